@@ -1,0 +1,1 @@
+"""The makes of sandboxes behind the ports `Sandboxes` and `Sandbox`, one room each."""

@@ -1,0 +1,1 @@
+"""Sandboxes on this machine: bubblewrap where it works, otherwise plain processes, which it says loudly."""

@@ -1,0 +1,52 @@
+"""The model's address, and how a sandbox that can reach nothing else reaches it."""
+
+from dataclasses import dataclass
+from ipaddress import ip_address
+from urllib.parse import urlsplit, urlunsplit
+
+from dogwatch.errors import SettingsInvalid
+
+DEFAULT_URL = "https://api.anthropic.com"
+"""Where the CLI asks when nobody tells it otherwise."""
+_LOOPBACK = "127.0.0.1"
+_PORTS = {"http": 80, "https": 443}
+
+
+@dataclass(frozen=True)
+class ModelEndpoint:
+    """Where the model's API is. Inside a sandbox the same port of 127.0.0.1 leads there and the host's name means 127.0.0.1, so the address,
+    and with https its certificate, hold as they are."""
+
+    host: str
+    port: int
+    inside_url: str | None
+    """The address to use inside; None where the CLI's default holds."""
+
+    @property
+    def name(self) -> str | None:
+        """The host name that must mean 127.0.0.1 inside; None for a number or `localhost`."""
+        return None if _is_address(self.host) or self.host == "localhost" else self.host
+
+
+def model_endpoint(url: str | None) -> ModelEndpoint:
+    """The endpoint of an address like `https://host[:port][/path]`; None is the CLI's default. Raises SettingsInvalid for what it cannot be."""
+    try:
+        parts = urlsplit(url or DEFAULT_URL)
+        host, port = parts.hostname, parts.port or _PORTS[parts.scheme]
+    except (ValueError, KeyError) as error:
+        raise SettingsInvalid(f"the model's address {url!r} is no http or https address") from error
+    if not host or parts.username is not None or not host.isascii():
+        raise SettingsInvalid(f"the model's address {url!r} needs a plain host name and no user")
+    if not _is_address(host):
+        return ModelEndpoint(host, port, url)
+    if parts.scheme == "https":
+        raise SettingsInvalid(f"the model's address {url!r} must name its host: a certificate for a number cannot be relayed")
+    return ModelEndpoint(host, port, urlunsplit(parts._replace(netloc=f"{_LOOPBACK}:{port}")))
+
+
+def _is_address(host: str) -> bool:
+    try:
+        ip_address(host)
+    except ValueError:
+        return False
+    return True

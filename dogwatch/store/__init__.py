@@ -1,0 +1,1 @@
+"""Postgres: tables, and every query of dogwatch as a method with a name."""

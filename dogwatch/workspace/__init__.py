@@ -1,0 +1,1 @@
+"""Trees of files in and out: archives, blobs and manifests. Nothing here runs, follows or unpacks what a sandbox wrote."""

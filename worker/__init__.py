@@ -1,0 +1,1 @@
+"""The processes: they alone read settings, choose the adapters and open every door."""

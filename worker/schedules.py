@@ -1,0 +1,43 @@
+"""Create or update the schedules: one idempotent command."""
+
+from temporalio.client import (
+    Client,
+    Schedule,
+    ScheduleActionStartWorkflow,
+    ScheduleAlreadyRunningError,
+    ScheduleIntervalSpec,
+    ScheduleOverlapPolicy,
+    SchedulePolicy,
+    ScheduleSpec,
+    ScheduleState,
+    ScheduleUpdate,
+    ScheduleUpdateInput,
+)
+
+from dogwatch import names
+from dogwatch.contracts.cleanup import CleanupInput
+from workflows import policies
+
+
+async def ensure_schedules(client: Client, cleanup: CleanupInput) -> None:
+    """Bring the server's schedules to what this release wants, whether they exist or not."""
+    wanted = Schedule(
+        action=ScheduleActionStartWorkflow(
+            names.CLEANUP,
+            cleanup,
+            id=names.CLEANUP_SCHEDULE,
+            task_queue=names.TASK_QUEUE,
+            static_summary="sandboxes without an owner, blobs without a name",
+        ),
+        spec=ScheduleSpec(intervals=[ScheduleIntervalSpec(every=policies.CLEANUP_EVERY)]),
+        policy=SchedulePolicy(overlap=ScheduleOverlapPolicy.SKIP, catchup_window=policies.CLEANUP_CATCHUP),
+        state=ScheduleState(note="dogwatch: ends what lost its owner"),
+    )
+    try:
+        await client.create_schedule(names.CLEANUP_SCHEDULE, wanted)
+    except ScheduleAlreadyRunningError:
+
+        def update(_: ScheduleUpdateInput) -> ScheduleUpdate:
+            return ScheduleUpdate(schedule=wanted)
+
+        await client.get_schedule_handle(names.CLEANUP_SCHEDULE).update(update)

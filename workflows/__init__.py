@@ -1,0 +1,1 @@
+"""Durable steps: deterministic, light, importing contracts, names, errors and the activities they order."""

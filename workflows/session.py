@@ -1,0 +1,216 @@
+"""One session: jobs one at a time on one workspace, until its time is over or it is closed."""
+
+import asyncio
+from contextlib import suppress
+from datetime import datetime, timedelta
+from typing import Literal
+
+from temporalio import workflow
+from temporalio.common import WorkflowIDReusePolicy
+from temporalio.exceptions import ApplicationError, ChildWorkflowError
+
+with workflow.unsafe.imports_passed_through():
+    from activities.session import Sessions
+    from dogwatch import errors, names
+    from dogwatch.contracts.base import JobId
+    from dogwatch.contracts.job import JobResult
+    from dogwatch.contracts.session import (
+        MAX_QUEUED_JOBS,
+        JobSubmitted,
+        QueuedJob,
+        SessionInput,
+        SessionResult,
+        SessionState,
+    )
+    from dogwatch.contracts.steps import EndSession
+    from workflows import policies
+    from workflows.shield import certain, order
+
+
+@workflow.defn(name=names.SESSION, failure_exception_types=[errors.DogwatchError])
+class Session:
+    """Runs jobs as children of their own, each of which outlives this run of the session; continues as new between two jobs only."""
+
+    @workflow.init
+    def __init__(self, state: SessionInput) -> None:
+        """All state that is carried over is in `state`; a continuation never renews the time to live."""
+        self.input = state
+        self.ttl = timedelta(seconds=state.ttl_s)
+        self.expires_at: datetime = state.expires_at or workflow.now() + self.ttl
+        self.queue = list(state.queue)
+        self.seen = list(state.seen)
+        self.done = state.jobs_done
+        self.here = 0
+        self.running: JobId | None = None
+        self.child: workflow.ChildWorkflowHandle[object, JobResult] | None = None
+        self.closing = self.expired = self.cancelling = False
+
+    # --- messages -----------------------------------------------------------------------------------------------------------------
+
+    @workflow.update(name=names.SUBMIT_JOB)
+    def submit_job(self, job: QueuedJob) -> JobSubmitted:
+        """Put a job into the queue. The same job again gets the same answer."""
+        ahead = [queued.job_id for queued in self.queue]
+        if job.job_id not in self.seen:
+            self.queue.append(job)
+            self.seen = [*self.seen, job.job_id][-policies.SESSION_SEEN :]
+            self._show()
+        elif job.job_id in ahead:
+            ahead = ahead[: ahead.index(job.job_id)]
+        else:
+            return JobSubmitted(job_id=job.job_id, position=0)
+        return JobSubmitted(job_id=job.job_id, position=len(ahead) + (self.running is not None))
+
+    @submit_job.validator
+    def _may_submit(self, job: QueuedJob) -> None:
+        if job.job_id in self.seen:
+            return
+        self._refuse_when_ending()
+        if len(self.queue) >= MAX_QUEUED_JOBS:
+            raise _refusal(errors.SessionFull())
+        if job.request.session_id != self.input.session_id or job.request.tenant != self.input.tenant:
+            raise _refusal(errors.InvalidRequest("the job names another session or tenant"))
+
+    @workflow.update(name=names.EXTEND)
+    def extend(self, seconds: float) -> datetime:
+        """Move the end to `seconds` from now, if that is later; returns the end."""
+        self.expires_at = max(self.expires_at, workflow.now() + timedelta(seconds=seconds))
+        self._show()
+        return self.expires_at
+
+    @extend.validator
+    def _may_extend(self, seconds: float) -> None:
+        self._refuse_when_ending()
+        if not 0 < seconds <= 30 * 86_400:
+            raise _refusal(errors.OutOfRange("extend by more than 0 and at most 2,592,000 seconds"))
+
+    @workflow.update(name=names.CLOSE)
+    async def close(self, cancel: bool) -> None:
+        """Take no more jobs and withdraw those that wait; with `cancel` also end the running one. Answers when that is under way."""
+        self.closing = True
+        self.cancelling = self.cancelling or cancel
+        if cancel and self.child is not None:
+            self.child.cancel()
+        self._show()
+
+    # --- the life -----------------------------------------------------------------------------------------------------------------
+
+    @workflow.run
+    async def run(self, state: SessionInput) -> SessionResult:
+        """One job after the other; closed, expired or cancelled, it ends in order."""
+        clock = asyncio.create_task(self._watch_the_clock())
+        self._show()
+        try:
+            await self._live()
+        except asyncio.CancelledError:
+            await self._end(SessionState.CLOSED)
+            raise
+        finally:
+            clock.cancel()
+        return await self._end(SessionState.EXPIRED if self.expired and not self.closing else SessionState.CLOSED)
+
+    async def _live(self) -> None:
+        while True:
+            await workflow.wait_condition(lambda: bool(self.queue) or self.closing or self.expired or self._turn_over())
+            if self._turn_over():
+                await workflow.wait_condition(workflow.all_handlers_finished)
+                workflow.continue_as_new(self._state())
+            if self.closing:
+                break
+            if self.queue:
+                await self._run_job(self.queue.pop(0))
+                self.done, self.here = self.done + 1, self.here + 1
+                self.expires_at = max(self.expires_at, workflow.now() + self.ttl)
+                continue
+            if workflow.now() >= self.expires_at:
+                break
+            self.expired = False  # moved on meanwhile: the clock looks again
+
+    async def _run_job(self, job: QueuedJob) -> None:
+        """One child. Both awaits are shielded: a request made in the workflow task that closes the session would never be sent."""
+        self.running = job.job_id
+        self._show()
+        starting = asyncio.create_task(
+            workflow.start_child_workflow(
+                names.JOB,
+                job.request,
+                id=names.job_workflow_id(job.job_id),
+                result_type=JobResult,
+                id_reuse_policy=WorkflowIDReusePolicy.REJECT_DUPLICATE,
+                parent_close_policy=workflow.ParentClosePolicy.ABANDON,
+                static_summary=_one_line(job),
+            )
+        )
+        try:
+            child = self.child = await asyncio.shield(starting)
+            if self.cancelling:
+                child.cancel()
+            with suppress(ChildWorkflowError):  # its row and its own history say how it ended
+                await asyncio.shield(child)
+        except asyncio.CancelledError:
+            child = await starting
+            child.cancel()
+            with suppress(ChildWorkflowError, asyncio.CancelledError):
+                await child
+            raise
+        finally:
+            self.running, self.child = None, None
+            self._show()
+
+    async def _end(self, state: SessionState) -> SessionResult:
+        self.closing = True
+        await workflow.wait_condition(workflow.all_handlers_finished)
+        withdrawn = tuple(job.job_id for job in self.queue)
+        self.queue.clear()
+        word: Literal["closed", "expired"] = "expired" if state is SessionState.EXPIRED else "closed"
+        await certain(
+            order(
+                Sessions.end_session,
+                EndSession(session_id=self.input.session_id, state=word, withdrawn=withdrawn),
+                policies.END_SESSION,
+                f"{word}: settle the row" + (f", withdraw {len(withdrawn)} jobs" if withdrawn else ""),
+            )
+        )
+        self._show(word)
+        return SessionResult(session_id=self.input.session_id, state=state, jobs=self.done)
+
+    async def _watch_the_clock(self) -> None:
+        """One lazy timer: it sleeps to the end as known when it began and then looks again, so that a touch costs no event."""
+        while True:
+            busy = self.running is not None or bool(self.queue)
+            await workflow.sleep(self.ttl if busy else max(self.expires_at - workflow.now(), policies.SECOND), summary="time to live")
+            if self.running is None and not self.queue and workflow.now() >= self.expires_at:
+                self.expired = True
+
+    # --- small verbs --------------------------------------------------------------------------------------------------------------
+
+    def _turn_over(self) -> bool:
+        limit = self.input.continue_after
+        return not self.closing and (workflow.info().is_continue_as_new_suggested() or (limit is not None and self.here >= limit))
+
+    def _state(self) -> SessionInput:
+        return self.input.model_copy(
+            update={"expires_at": self.expires_at, "queue": tuple(self.queue), "seen": tuple(self.seen), "jobs_done": self.done}
+        )
+
+    def _refuse_when_ending(self) -> None:
+        if self.closing:
+            raise _refusal(errors.SessionClosing())
+        if self.running is None and not self.queue and workflow.now() >= self.expires_at:
+            raise _refusal(errors.SessionGone())
+
+    def _show(self, state: str | None = None) -> None:
+        word = state or ("closing" if self.closing else "open")
+        lines = [f"**{word}**, ends {self.expires_at:%Y-%m-%d %H:%M:%S} UTC unless something happens", ""]
+        lines.append(
+            f"{self.done} jobs done, {len(self.queue)} wait, running: {names.job_workflow_id(self.running) if self.running else 'none'}"
+        )
+        workflow.set_current_details("\n".join(lines))
+
+
+def _refusal(error: errors.DogwatchError) -> ApplicationError:
+    return ApplicationError(error.message, type=error.code, non_retryable=True)
+
+
+def _one_line(job: QueuedJob) -> str:
+    return names.one_line(job.request.task.prompt or "a long prompt")
