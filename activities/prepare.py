@@ -11,7 +11,7 @@ from activities.boundary import boundary
 from activities.conversation import RESTORED, main_of
 from dogwatch import names
 from dogwatch.agent.command import AgentRun, arguments, environment, new_session_id, run_files
-from dogwatch.agent.supervisor import Supervisor
+from dogwatch.agent.supervisor import RunFile, Supervisor
 from dogwatch.contracts.agent import check_prompt
 from dogwatch.contracts.sandbox import Provider, SandboxRef
 from dogwatch.contracts.steps import Prepared, PrepareInput
@@ -101,7 +101,8 @@ class Prepare:
         if manifest.entries:
             await push(sandbox, manifest, self.blobs, sandbox.workspace)
         supervisor = Supervisor(sandbox, opening.attempt_id)
-        transcript = await self._restore(sandbox, supervisor, opening)
+        restored = f"{supervisor.directory}/{RESTORED}"
+        conversation = await self.records.manifest(opening.transcript.manifest_id) if opening.transcript else None
         run = AgentRun(
             options=step.request.task.options,
             command=sandbox.agent_command,
@@ -113,9 +114,11 @@ class Prepare:
             model_key=await self.secrets.resolve(step.request.model_credential, step.request.tenant),
             model_url=sandbox.model_url,
             secrets=await self._secrets(step),
-            transcript=transcript,
+            transcript=f"{restored}/{main_of(conversation)}" if conversation else None,
         )
-        await supervisor.lay_down(run_files(run))
+        await supervisor.lay_down([*run_files(run), RunFile(f"{RESTORED}/")])
+        if conversation is not None:
+            await push(sandbox, conversation, self.blobs, restored)
         await self.records.mark_launching(opening.attempt_id, opening.lease)
         await supervisor.start(
             arguments(run),
@@ -126,15 +129,6 @@ class Prepare:
             result_grace_s=self.limits.result_grace_s,
         )
         return manifest.files
-
-    async def _restore(self, sandbox: Sandbox, supervisor: Supervisor, opening: Opening) -> str | None:
-        """Lay the conversation's files beside the workspace; returns the path of the transcript to go on from."""
-        if opening.transcript is None:
-            return None
-        manifest = await self.records.manifest(opening.transcript.manifest_id)
-        directory = f"{supervisor.directory}/{RESTORED}"
-        await push(sandbox, manifest, self.blobs, directory)
-        return f"{directory}/{main_of(manifest)}"
 
     async def _prompt(self, step: PrepareInput) -> str:
         task = step.request.task

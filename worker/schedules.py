@@ -16,6 +16,8 @@ from temporalio.client import (
 
 from dogwatch import names
 from dogwatch.contracts.cleanup import CleanupInput
+from dogwatch.settings import Settings
+from worker.connection import connect_temporal
 from workflows import policies
 
 
@@ -41,3 +43,14 @@ async def ensure_schedules(client: Client, cleanup: CleanupInput) -> None:
             return ScheduleUpdate(schedule=wanted)
 
         await client.get_schedule_handle(names.CLEANUP_SCHEDULE).update(update)
+
+
+async def run_schedules(settings: Settings) -> int:
+    """The verb `schedules`."""
+    await ensure_schedules(await connect_temporal(), cleanup_input(settings))
+    return 0
+
+
+def cleanup_input(settings: Settings) -> CleanupInput:
+    """What the scheduled cleanup is asked."""
+    return CleanupInput(blob_grace_s=settings.blob_grace_s)

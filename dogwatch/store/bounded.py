@@ -27,7 +27,7 @@ def bounded(query: Callable[Concatenate[B, P], Awaitable[R]]) -> Callable[Concat
     """
 
     @functools.wraps(query)
-    async def within(self: B, *args: P.args, **kwargs: P.kwargs) -> R:
+    async def within(self: B, /, *args: P.args, **kwargs: P.kwargs) -> R:
         task = asyncio.ensure_future(query(self, *args, **kwargs))
         try:
             done, _ = await asyncio.wait({task}, timeout=self.deadline_s)

@@ -257,7 +257,9 @@ async def test_silence_without_a_result_is_only_thinking(run: Supervisor, output
 async def test_endless_output_is_ended(sandbox: PlainSandbox, run: Supervisor) -> None:
     """Output and error output count together."""
     await start(run, "yes 0123456789 & yes problem >&2", output_limit=1 << 20)
-    facts = await ended(run)
+    await until(in_run(sandbox, "exit.json").exists)
+    facts = (await run.poll(0, limit=1))[0].exit
+    assert facts is not None
     assert (facts.reason, facts.survivors) == ("output_limit", 0)
     assert sandbox.marked() == []
 

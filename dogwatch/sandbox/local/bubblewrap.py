@@ -105,5 +105,9 @@ def _system() -> list[str]:
 
 
 def _configuration(etc: Path) -> list[str]:
-    own = [part for name in ("passwd", "group", "hosts", "nsswitch.conf", "resolv.conf") for part in ("--ro-bind", str(etc / name), f"/etc/{name}")]
+    own = [
+        part
+        for name in ("passwd", "group", "hosts", "nsswitch.conf", "resolv.conf")
+        for part in ("--ro-bind", str(etc / name), f"/etc/{name}")
+    ]
     return [*own, *(part for name in _ETC if Path(name).exists() for part in ("--ro-bind", name, name))]

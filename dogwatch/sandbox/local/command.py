@@ -3,19 +3,24 @@
 import asyncio
 import json
 import os
+import subprocess
 import sys
 import time
 from asyncio.subprocess import DEVNULL, PIPE, SubprocessStreamProtocol
-from collections.abc import AsyncIterable, AsyncIterator, Coroutine, Mapping
-from contextlib import asynccontextmanager, suppress
+from collections.abc import AsyncIterable, AsyncIterator, Coroutine, Iterator, Mapping
+from contextlib import asynccontextmanager, contextmanager, suppress
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
+from dogwatch.errors import SandboxUnavailable
+from dogwatch.sandbox.local.faults import machine_fault
 from dogwatch.sandbox.local.marked import COMMAND, end_marked, kill_marked
 
 Input = AsyncIterable[bytes] | bytes | None
 T = TypeVar("T")
 CHUNK: Final = 1 << 16
+_BUFFER: Final = 1 << 18
+_START_S: Final = 30.0
 _END_S: Final = 10.0
 _PROGRAM: Final = Path(__file__).with_name("program.py")
 _LAST_WORDS_S: Final = 1.0
@@ -65,9 +70,8 @@ class Command:
         return code
 
     def refusal(self) -> tuple[int, str] | None:
-        """Error number and reason why it was never started; None where it was. To be asked after its end."""
-        number, _, reason = os.read(self._report, 4096).decode(errors="replace").partition(" ")
-        return (int(number), reason) if number else None
+        """Error number and reason where it was never started. To be asked after its end."""
+        return _refusal(self._report)
 
     async def end(self) -> None:
         """Kill the command and all it started, and wait until they are gone."""
@@ -86,10 +90,9 @@ class Command:
             await asyncio.shield(asyncio.ensure_future(self.end()))
         self._transport.close()
 
-
     async def _write(self, data: Input) -> None:
-        pipe = self._protocol.stdin
-        assert pipe
+        if (pipe := self._protocol.stdin) is None:
+            return
         with suppress(BrokenPipeError, ConnectionResetError):
             async for chunk in _chunks(data):
                 pipe.write(chunk)
@@ -110,45 +113,83 @@ class Command:
 
 
 @asynccontextmanager
-async def started(order: Mapping[str, Any], marker: str, *, stdin: bool) -> AsyncIterator[Command]:
-    """Start a command by an order for `enter`, for the length of the block."""
-    report_read, report_write = os.pipe()
-    order_fd = write_order(order)
+async def started(order: Mapping[str, Any], markers: Mapping[str, str], *, stdin: bool) -> AsyncIterator[Command]:
+    """Start a command by an order for `enter`, for the length of the block. The markers are the environment of `enter` itself.
+
+    Raises SandboxUnavailable where this machine cannot start another process.
+    """
     loop = asyncio.get_running_loop()
+    report, their_report = os.pipe()
     try:
-        transport, protocol = await loop.subprocess_exec(
-            lambda: _Protocol(CHUNK, loop),
-            *program_argv("enter", str(order_fd), str(report_write)),
-            stdin=PIPE if stdin else DEVNULL,
-            stdout=PIPE,
-            stderr=PIPE,
-            env={COMMAND: marker},
-            cwd="/",
-            pass_fds=(order_fd, report_write),
-        )
-    except BaseException:
-        os.close(report_read)
-        raise
+        with _order_file(order) as order_fd:
+            transport, protocol = await loop.subprocess_exec(
+                lambda: _Protocol(_BUFFER, loop),
+                *program_argv("enter", str(order_fd), str(their_report)),
+                stdin=PIPE if stdin else DEVNULL,
+                stdout=PIPE,
+                stderr=PIPE,
+                env=markers,
+                cwd="/",
+                pass_fds=(order_fd, their_report),
+            )
+    except OSError as error:
+        os.close(report)
+        raise machine_fault(error) from error
     finally:
-        os.close(order_fd)
-        os.close(report_write)
-    command = Command(transport, protocol, report_read, marker)
+        os.close(their_report)
     try:
-        yield command
-    finally:
+        command = Command(transport, protocol, report, markers[COMMAND])
         try:
-            await command.close()
+            yield command
         finally:
-            os.close(report_read)
+            await command.close()
+    finally:
+        os.close(report)
 
 
-def write_order(order: Mapping[str, Any]) -> int:
-    """A descriptor from which the order can be read once: neither an argument list nor an environment holds it."""
+def launch(order: Mapping[str, Any], markers: Mapping[str, str]) -> tuple[int, str] | None:
+    """Start a command that nobody waits for; returns, once it runs, nothing, or why it does not. Raises SandboxUnavailable. Blocks."""
+    report, their_report = os.pipe()
+    try:
+        with _order_file(order) as order_fd:
+            subprocess.run(
+                program_argv("enter", str(order_fd), str(their_report)),
+                stdin=DEVNULL,
+                stdout=DEVNULL,
+                stderr=DEVNULL,
+                env=markers,
+                cwd="/",
+                pass_fds=(order_fd, their_report),
+                timeout=_START_S,
+                check=False,
+            )
+        os.close(their_report)
+        their_report = -1
+        return _refusal(report)
+    except subprocess.TimeoutExpired as error:
+        raise SandboxUnavailable(f"a command did not start within {_START_S:.0f} seconds") from error
+    except OSError as error:
+        raise machine_fault(error) from error
+    finally:
+        for handle in (report, their_report):
+            if handle >= 0:
+                os.close(handle)
+
+
+def _refusal(report: int) -> tuple[int, str] | None:
+    number, _, reason = os.read(report, 4096).decode(errors="replace").partition(" ")
+    return (int(number), reason) if number else None
+
+
+@contextmanager
+def _order_file(order: Mapping[str, Any]) -> Iterator[int]:
+    """A descriptor from which the order can be read: neither an argument list nor an environment holds it."""
     handle = os.memfd_create("order")
-    with os.fdopen(os.dup(handle), "wb") as file:
+    with os.fdopen(handle, "wb") as file:
         file.write(json.dumps(order).encode())
-    os.lseek(handle, 0, os.SEEK_SET)
-    return handle
+        file.flush()
+        file.seek(0)
+        yield handle
 
 
 async def _chunks(data: Input) -> AsyncIterator[bytes]:

@@ -7,7 +7,7 @@ import resource
 import signal
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, NoReturn
 
 from dogwatch.sandbox.local.identity import Process
 from dogwatch.sandbox.local.namespaces import die_with_parent, drop_privileges, forbid_privileges, join
@@ -25,10 +25,10 @@ def main(order_fd: str, report_fd: str) -> None:
     try:
         _enter(order)
         child = os.fork()
-        if child == 0:
-            _become(order, report)
     except OSError as error:
         _give_up(report, error)
+    if child == 0:
+        _become(order, report)
     # The command's own copy is closed by its exec: only then does whoever reads the report know.
     os.close(report)
     os._exit(_code(os.waitpid(child, 0)[1]))
@@ -45,7 +45,7 @@ def _enter(order: dict[str, Any]) -> None:
     forbid_privileges()
 
 
-def _become(order: dict[str, Any], report: int) -> None:
+def _become(order: dict[str, Any], report: int) -> NoReturn:
     """Run the command in the child, which is the first process of ours inside. Never returns."""
     try:
         # Twice, or the command would be a child of a process outside: those are reaped by the machine's init, not by the sandbox's.
@@ -82,7 +82,7 @@ def _at_most(number: int, value: int) -> tuple[int, int]:
     return value, value
 
 
-def _give_up(report: int, error: OSError | ValueError) -> None:
+def _give_up(report: int, error: OSError | ValueError) -> NoReturn:
     number = error.errno if isinstance(error, OSError) and error.errno else errno.EINVAL
     with suppress(OSError):
         os.write(report, f"{number} {error}".encode(errors="replace"))
@@ -92,4 +92,3 @@ def _give_up(report: int, error: OSError | ValueError) -> None:
 def _code(status: int) -> int:
     code = os.waitstatus_to_exitcode(status)
     return 128 - code if code < 0 else code
-

@@ -1,28 +1,23 @@
 """A running sandbox of this machine, in the hands of any process."""
 
 import asyncio
-import errno
 import secrets
-import subprocess
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from dogwatch.contracts.sandbox import Network
-from dogwatch.errors import CommandFailed, CommandTimeout, DogwatchError, SandboxLost, SandboxUnavailable, StorageFull
+from dogwatch.errors import CommandFailed, CommandTimeout, DogwatchError, SandboxLost
 from dogwatch.ports import ExecResult
 from dogwatch.sandbox.local import bubblewrap
-from dogwatch.sandbox.local.command import Command, Input, order_file, program_argv, started
+from dogwatch.sandbox.local.command import Command, Input, launch, started
+from dogwatch.sandbox.local.faults import start_fault
 from dogwatch.sandbox.local.ledger import State
-from dogwatch.sandbox.local.limits import process_limits
+from dogwatch.sandbox.local.limits import hold_memory, process_limits
 from dogwatch.sandbox.local.marked import COMMAND, SANDBOX
 
-_START_S: Final = 30.0
 _LAST_ERROR_BYTES: Final = 4096
-_SIGNALLED: Final = 128
-"""Exit codes above mean that a signal ended the command, perhaps because the sandbox ended."""
 
 
 @dataclass(frozen=True)
@@ -68,7 +63,7 @@ class LocalSandbox:
                     command.feed(stdin),
                 )
                 code = await command.exit_code()
-                self._check(command, code)
+                self._check(command.refusal(), code)
         except TimeoutError as error:
             raise self._timeout(argv, timeout_s) from error
         return ExecResult(code, output, errors)
@@ -94,7 +89,7 @@ class LocalSandbox:
             finally:
                 feeding.cancel()
                 errors.cancel()
-            self._check(command, code)
+            self._check(command.refusal(), code)
             if code not in (0, 1):
                 raise CommandFailed(f"{argv[0]} ended with {code}: {last.decode(errors='replace').strip()}")
 
@@ -102,35 +97,25 @@ class LocalSandbox:
         """See the port. Returns once the command runs."""
         order = self._order(argv, cwd, env, detached=True)
         # In a thread, to its end: a launch that is half done when its caller is cancelled is done.
-        refusal = await asyncio.to_thread(_launch, order)
-        if refusal:
-            self._refuse(*refusal)
+        self._check(await asyncio.to_thread(launch, order, {SANDBOX: self.sandbox_id}))
 
     async def alive(self) -> bool:
         """See the port."""
         return self._state.running
 
     @asynccontextmanager
-    async def _started(
-        self, argv: Sequence[str], stdin: Input, cwd: str | None, env: Mapping[str, str] | None
-    ) -> AsyncIterator[Command]:
+    async def _started(self, argv: Sequence[str], stdin: Input, cwd: str | None, env: Mapping[str, str] | None) -> AsyncIterator[Command]:
         marker = secrets.token_hex(8)
         order = self._order(argv, cwd, {**(env or {}), COMMAND: marker})
-        try:
-            async with started(order, marker, stdin=stdin is not None) as command:
-                yield command
-        except OSError as error:
-            if isinstance(error, TimeoutError):
-                raise
-            raise _unavailable(error) from error
+        async with started(order, {SANDBOX: self.sandbox_id, COMMAND: marker}, stdin=stdin is not None) as command:
+            yield command
 
-    def _order(
-        self, argv: Sequence[str], cwd: str | None, env: Mapping[str, str] | None, *, detached: bool = False
-    ) -> dict[str, Any]:
+    def _order(self, argv: Sequence[str], cwd: str | None, env: Mapping[str, str] | None, *, detached: bool = False) -> dict[str, Any]:
+        """What `enter` is to do."""
         state = self._state
         if not state.running:
             raise self._lost()
-        memory_held = any("memory" in group or group.count("/") == 4 for group in state.cgroups)
+        groups = [Path(group) for group in state.cgroups]
         return {
             "argv": list(argv),
             "cwd": cwd or self.workspace,
@@ -138,6 +123,39 @@ class LocalSandbox:
             "first": state.first if state.isolated else None,
             "account": state.account,
             "cgroups": state.cgroups,
-            "limits": process_limits(state.spec.resources, own=not detached, memory_held=memory_held),
+            "limits": process_limits(state.spec.resources, own=not detached, memory_held=hold_memory(groups)),
             "detached": detached,
         }
+
+    def _environment(self) -> dict[str, str]:
+        inside = self._inside
+        return {"PATH": bubblewrap.PATH, "HOME": inside.home, "TMPDIR": inside.temporary, "LANG": "C.UTF-8"}
+
+    def _check(self, refusal: tuple[int, str] | None, code: int = 0) -> None:
+        """Raise what keeps an exit code from being the command's own."""
+        if (refusal or code) and not self._state.running:
+            raise self._lost()
+        if refusal:
+            raise start_fault(*refusal)
+
+    def _timeout(self, argv: Sequence[str], timeout_s: float) -> DogwatchError:
+        if not self._state.running:
+            return self._lost()
+        return CommandTimeout(f"{argv[0]} did not end within {timeout_s:g} seconds")
+
+    def _lost(self) -> SandboxLost:
+        return SandboxLost(f"the sandbox {self.name} does not run any more")
+
+
+async def _beginning(chunks: AsyncIterator[bytes], most: int) -> bytes:
+    kept = bytearray()
+    async for chunk in chunks:
+        kept += chunk[: most - len(kept)]
+    return bytes(kept)
+
+
+async def _end(chunks: AsyncIterator[bytes], most: int) -> bytes:
+    kept = b""
+    async for chunk in chunks:
+        kept = (kept + chunk)[-most:]
+    return kept

@@ -29,9 +29,7 @@ def main() -> None:
     os.setsid()
     try:
         started, first = _start(order)
-        relays = [
-            Relay(listen_inside(first, target["port"]), target["host"], target["target_port"]) for target in order["targets"]
-        ]
+        relays = [Relay(listen_inside(first, target["port"]), target["host"], target["target_port"]) for target in order["targets"]]
         _record(order, first)
     except (OSError, RuntimeError) as error:
         end_marked(SANDBOX, order["state"]["sandbox_id"], _END_S)

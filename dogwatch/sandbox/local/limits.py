@@ -40,6 +40,11 @@ def process_limits(resources: Resources, *, own: bool, memory_held: bool) -> lis
     return [*limits, (resource.RLIMIT_NPROC, resources.processes + (OWN_PROCESSES if own else 0))]
 
 
+def hold_memory(groups: Sequence[Path]) -> bool:
+    """Whether these cgroups limit the memory of all processes together."""
+    return any(_is_unified(group) or group.parent.name == "memory" for group in groups)
+
+
 def cgroups_of(sandbox_id: str) -> tuple[Path, ...]:
     """The cgroups that a sandbox should have here; none without root, whose privilege they are."""
     if os.geteuid() != 0:
@@ -78,7 +83,7 @@ def remove_cgroups(groups: Sequence[Path]) -> None:
 
 
 def _make(group: Path, resources: Resources) -> None:
-    unified = group.parent == _CGROUPS
+    unified = _is_unified(group)
     if unified:
         (group.parent / "cgroup.subtree_control").write_text("+memory +pids")
     group.mkdir(exist_ok=True)
@@ -91,3 +96,7 @@ def _make(group: Path, resources: Resources) -> None:
             (group / "memory.swap.max").write_text("0")
     elif group.parent.name == "memory":
         (group / "memory.limit_in_bytes").write_text(memory)
+
+
+def _is_unified(group: Path) -> bool:
+    return group.parent == _CGROUPS

@@ -1,0 +1,1 @@
+"""Programs that show dogwatch at work; start with `make demo`."""
