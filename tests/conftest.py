@@ -4,6 +4,7 @@ import functools
 import shutil
 import sysconfig
 from collections.abc import AsyncIterator, Callable
+from pathlib import Path
 
 import pytest
 import pytest_asyncio
@@ -13,6 +14,7 @@ from temporalio.testing import WorkflowEnvironment
 
 from dogwatch.names import SEARCH_ATTRIBUTES
 from tests import environment, servers
+from tests.world import World, a_world
 from worker.embedded.postgres import Postgres
 from worker.embedded.temporal import add_search_attributes
 
@@ -74,3 +76,10 @@ async def time_skipping() -> AsyncIterator[WorkflowEnvironment]:
     ) as env:
         await add_search_attributes(env.client, SEARCH_ATTRIBUTES)
         yield env
+
+
+@pytest_asyncio.fixture
+async def world(temporal_client: Client, database_url: str, tmp_path: Path) -> AsyncIterator[World]:
+    """A deployment of this test's own, without a worker: `async with world.working()` runs one."""
+    async with a_world(temporal_client, database_url, tmp_path / "state") as made:
+        yield made

@@ -109,4 +109,4 @@ class PlainSandbox:
             left.kill()
 
     def _argv(self, argv: Sequence[str]) -> list[str]:
-        return [self.shell, *argv[1:]] if argv[0] == "sh" else list(argv)
+        return [*self.shell.split(), *argv[1:]] if argv[0] == "sh" else list(argv)

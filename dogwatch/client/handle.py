@@ -12,6 +12,8 @@ from dogwatch.contracts.job import JobRequest, JobResult, JobStatus
 from dogwatch.contracts.session import JobSubmitted, QueuedJob, SessionResult
 from dogwatch.contracts.workspace import SessionWorkspace
 
+WITHDRAW_JOB = "withdraw_job"
+"""Update of a session that takes a waiting job out of the queue."""
 UPDATE_WITHIN_S = 15.0
 """Longest wait for a session's answer, which needs a worker."""
 
@@ -89,6 +91,11 @@ class SessionHandle:
                 names.SUBMIT_JOB, job, id=job.job_id, result_type=JobSubmitted, rpc_timeout=timedelta(seconds=UPDATE_WITHIN_S)
             )
         return submitted
+
+    async def withdraw(self, job_id: str) -> None:
+        """Take a job that waits out of the queue; one that runs is cancelled by its own handle. Raises NotFound, TemporalUnavailable."""
+        async with answered(UPDATE_WITHIN_S):
+            await self._workflow.execute_update(WITHDRAW_JOB, job_id, rpc_timeout=timedelta(seconds=UPDATE_WITHIN_S))
 
     async def extend(self, seconds: float) -> datetime:
         """Let the session live at least so many seconds from now; returns when it ends. Raises as `submit`."""

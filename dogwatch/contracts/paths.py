@@ -2,7 +2,7 @@
 
 import unicodedata
 from collections.abc import Iterable
-from typing import NoReturn
+from typing import LiteralString, NoReturn
 
 from pydantic_core import PydanticCustomError
 
@@ -64,7 +64,7 @@ def check_collisions(paths: Iterable[tuple[str, str]], *, directories: Iterable[
     branches = [(claim[0], claim) for claim in directories]
     for claim in paths:
         if (first := leaves.get(key(claim[0]))) is not None:
-            _collide(first, claim)
+            _collide(first, claim, "path_duplicate" if first[0] == claim[0] else "path_collision")
         leaves[key(claim[0])] = claim
         branches.append((claim[0].rpartition("/")[0], claim))
     spellings: dict[str, tuple[str, tuple[str, str]]] = {}
@@ -112,16 +112,10 @@ def _check_portable(part: str, path: str) -> None:
         raise PydanticCustomError("path_not_portable", "the path {path} cannot exist on every system", {"path": _shown(path)})
 
 
-def _collide(first: tuple[str, str], second: tuple[str, str]) -> NoReturn:
-    if first[0] == second[0]:
-        raise PydanticCustomError(
-            "path_duplicate",
-            "{path} is given twice: in {first} and in {second}",
-            {"path": _shown(first[0]), "first": first[1], "second": second[1]},
-        )
+def _collide(first: tuple[str, str], second: tuple[str, str], code: LiteralString = "path_collision") -> NoReturn:
     raise PydanticCustomError(
-        "path_collision",
-        "{first} in {one} and {second} in {other} collide",
+        code,
+        "{first} in {one} and {second} in {other} collide" if code == "path_collision" else "{first} is given twice: in {one} and in {other}",
         {"first": _shown(first[0]), "one": first[1], "second": _shown(second[0]), "other": second[1]},
     )
 

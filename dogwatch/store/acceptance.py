@@ -39,13 +39,16 @@ _DROP_JOB = text("delete from jobs where id = :id and tenant = :tenant and statu
 _ACCEPT_SESSION = text("""
 insert into sessions (id, tenant, state, ttl_s, input_manifest, workspace_manifest, idempotency_key, request_hash, labels, expires_at)
 values (:id, :tenant, 'open', :ttl, :manifest, :manifest, :key, :hash, cast(:labels as jsonb), now() + make_interval(secs => :ttl))
-on conflict do nothing returning id, state, request_hash, idempotency_key
+on conflict do nothing returning id, state, request_hash, idempotency_key, expires_at
 """)
 _KNOWN_SESSION = text("""
-select id, state, request_hash, idempotency_key from sessions
+select id, state, request_hash, idempotency_key, expires_at from sessions
 where tenant = :tenant and (id = :id or idempotency_key = :key) order by id = :id desc limit 1
 """)
-_DROP_SESSION = text("delete from sessions where id = :id and tenant = :tenant and state = 'open' and latest_job_id is null")
+# A session has no state before `open`, so its end of life tells two requests with one key apart: whoever has started it moves the end by a
+# microsecond, and whoever could not start it deletes only the row with the end it has seen.
+_STARTED = text("update sessions set expires_at = expires_at + interval '1 microsecond' where id = :id and tenant = :tenant returning id")
+_DROP_SESSION = text("delete from sessions where id = :id and tenant = :tenant and expires_at = :seen")
 _EXTEND = text("update sessions set expires_at = greatest(expires_at, :expires) where id = :id and tenant = :tenant")
 _CLOSING = text("update sessions set state = 'closing' where id = :id and tenant = :tenant and state = 'open'")
 
@@ -72,6 +75,15 @@ class AcceptedJob:
     job_id: str
     request: JobRequest
     status: JobStatus
+
+
+@dataclass(frozen=True)
+class AcceptedSession:
+    """A session that has its row."""
+
+    session_id: str
+    state: SessionState
+    expires_at: datetime
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -138,8 +150,8 @@ class Acceptance:
             await connection.execute(_DROP_JOB, {"id": job_id, "tenant": tenant})
 
     @bounded
-    async def accept_session(self, new: NewSession) -> tuple[str, SessionState]:
-        """Write a session's row, or find the one of an earlier request; returns its id and state. Raises IdempotencyConflict."""
+    async def accept_session(self, new: NewSession) -> AcceptedSession:
+        """Write a session's row, or find the one of an earlier request with the same key and content. Raises IdempotencyConflict."""
         session = new.session
         async with self.db.begin() as connection:
             manifest = await store_manifest(connection, session.tenant, ManifestKind.WORKSPACE, new.upload)
@@ -153,13 +165,19 @@ class Acceptance:
                 "labels": encode(new.labels),
             }
             row = await _accept(connection, values, _ACCEPT_SESSION, _KNOWN_SESSION)
-            return row.id, SessionState(row.state)
+            return AcceptedSession(row.id, SessionState(row.state), row.expires_at)
 
     @bounded
-    async def drop_session(self, tenant: str, session_id: str) -> None:
-        """Take the row of a session back whose workflow could not be started."""
+    async def mark_started(self, tenant: str, session_id: str) -> bool:
+        """Record that the workflow has been started; False where the row is gone, taken back by another request with the same key."""
         async with self.db.begin() as connection:
-            await connection.execute(_DROP_SESSION, {"id": session_id, "tenant": tenant})
+            return await one(connection, _STARTED, id=session_id, tenant=tenant) is not None
+
+    @bounded
+    async def drop_session(self, tenant: str, accepted: AcceptedSession) -> None:
+        """Take the row of a session back whose workflow could not be started, unless another request has started it."""
+        async with self.db.begin() as connection:
+            await connection.execute(_DROP_SESSION, {"id": accepted.session_id, "tenant": tenant, "seen": accepted.expires_at})
 
     @bounded
     async def extend_session(self, tenant: str, session_id: str, expires_at: datetime) -> None:

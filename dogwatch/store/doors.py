@@ -6,7 +6,7 @@ from sqlalchemy import text
 
 from dogwatch.store.acceptance import Acceptance
 from dogwatch.store.bounded import bounded
-from dogwatch.store.engine import Database, one
+from dogwatch.store.engine import Database, one, plain
 from dogwatch.store.files import Files
 from dogwatch.store.following import Following
 from dogwatch.store.manifests import Manifests
@@ -38,7 +38,7 @@ class Doors(Acceptance, Views, Files, Following):
     async def has_manifest(self, tenant: str, manifest_id: str) -> bool:
         """Whether the tenant has this list of workspace files."""
         async with self.db.begin() as connection:
-            row = await one(connection, _EXISTS, tenant=tenant, manifest=manifest_id, job=None)
+            row = await one(connection, _EXISTS, tenant=tenant, manifest=plain(manifest_id), job=None)
             return bool(row and row.manifest)
 
     @bounded

@@ -11,7 +11,8 @@ _ROOT = b"."
 
 def canonical(name: bytes) -> bytes:
     """A member's name without the two spellings that every producer of archives uses: a leading `./`, a directory's trailing `/`."""
-    return _ROOT if name == b"./" else name.removeprefix(b"./").removesuffix(b"/")
+    bare = name.removesuffix(b"/") or name
+    return bare.removeprefix(b"./")
 
 
 def name_problem(name: bytes, depth: int = MAX_DEPTH) -> str | None:

@@ -20,7 +20,7 @@ LONG = 60.0
 RESULT = '{"type":"result","subtype":"success","is_error":false}'
 
 
-@pytest.fixture(params=["dash", "bash"])
+@pytest.fixture(params=["dash", "bash --posix"])
 def sandbox(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[PlainSandbox]:
     """A place to run in, under each shell that is `sh` somewhere."""
     place = PlainSandbox(tmp_path, shell=request.param)

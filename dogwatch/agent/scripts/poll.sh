@@ -7,10 +7,11 @@ poll() {
     run=. offset=$2 limit=$3 patience=$4
     . ./reap.sh
     now
-    until=$((now + patience))
+    until=$((now + patience)) later=$((now + 50)) tick=0.1
     while [ "$now" -lt "$until" ] && [ ! -e exit.json ] && [ "$(size out.jsonl)" -le "$offset" ]; do
+        if [ "$now" -ge "$later" ]; then tick=0.3; fi # a silent agent is likely to stay so for a while
         if [ ! -e claim ]; then sleep 0.1
-        elif flock -w 0.2 lock true; then break # a free lock: the supervisor has ended
+        elif flock -w "$tick" lock true; then break # a free lock: the supervisor has ended
         fi
         now
     done

@@ -11,6 +11,7 @@ supervise() {
     umask 077
     stopping=
     trap 'stopping=yes' TERM INT
+    trap : CHLD # wakes the watch when the command ends
     trap : HUP # caught rather than ignored: the agent would inherit an ignored signal
     claim || exit 0
     if [ -e "$run/stop" ]; then finish null not_started && exit 0; fi
@@ -55,10 +56,11 @@ watch() {
             changed=$now
             if ends_with_result; then reason=hung_after_result; fi
         fi
-        [ "$reason" = exited ] || return
-        sleep 0.25 9>&- &
+        [ "$reason" = exited ] || break
+        sleep 0.4 9>&- &
         wait $! # unlike a plain sleep, ended at once by a signal
     done
+    trap - CHLD # it would interrupt the wait for the exit code
 }
 
 # ends_with_result: whether the last line is whole and the CLI's result event. Quotes inside JSON strings are escaped, so

@@ -1,7 +1,7 @@
 """One command on its way through a sandbox: its pipes, its deadline, and its end in every case."""
 
 import asyncio
-import json
+import marshal
 import os
 import subprocess
 import sys
@@ -186,7 +186,7 @@ def _order_file(order: Mapping[str, Any]) -> Iterator[int]:
     """A descriptor from which the order can be read: neither an argument list nor an environment holds it."""
     handle = os.memfd_create("order")
     with os.fdopen(handle, "wb") as file:
-        file.write(json.dumps(order).encode())
+        marshal.dump(dict(order), file)
         file.flush()
         file.seek(0)
         yield handle

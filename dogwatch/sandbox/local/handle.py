@@ -120,7 +120,7 @@ class LocalSandbox:
             "argv": list(argv),
             "cwd": cwd or self.workspace,
             "env": {**self._environment(), **(env or {}), SANDBOX: self.sandbox_id},
-            "first": state.first if state.isolated else None,
+            "first": tuple(state.first) if state.first and state.isolated else None,
             "account": state.account,
             "cgroups": state.cgroups,
             "limits": process_limits(state.spec.resources, own=not detached, memory_held=hold_memory(groups)),

@@ -1,12 +1,13 @@
 """A process named so that it cannot be confused with a later one of the same number."""
 
+# ruff: noqa: PTH123 - the programs of this room import this file at each start, and pathlib alone would double what that costs
+
 import os
 import select
 import signal
-from pathlib import Path
 from typing import Final, NamedTuple
 
-_BOOT_ID: Final = Path("/proc/sys/kernel/random/boot_id")
+_BOOT_ID: Final = "/proc/sys/kernel/random/boot_id"
 _EXITING: Final = 0x4
 """PF_EXITING: the first process of a PID namespace has it before the kernel ends the others, so whoever sees those die sees the flag."""
 
@@ -90,9 +91,13 @@ def _handle(process: Process) -> int | None:
 def _look(pid: int) -> tuple[Process, bool] | None:
     """A process and whether it is ending."""
     try:
-        stat = Path(f"/proc/{pid}/stat").read_text(errors="replace")
+        fields = _read(f"/proc/{pid}/stat").rpartition(")")[2].split()
     except (FileNotFoundError, ProcessLookupError):
         return None
-    fields = stat.rpartition(")")[2].split()
     ending = fields[0] in "ZX" or bool(int(fields[6]) & _EXITING)
-    return Process(pid, f"{_BOOT_ID.read_text().strip()}:{fields[19]}"), ending
+    return Process(pid, f"{_read(_BOOT_ID).strip()}:{fields[19]}"), ending
+
+
+def _read(path: str) -> str:
+    with open(path, encoding="utf-8", errors="replace") as file:
+        return file.read()

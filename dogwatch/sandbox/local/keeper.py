@@ -12,8 +12,8 @@ from typing import Any, Final
 
 from dogwatch.sandbox.local.identity import Process, end, identify, open_handle
 from dogwatch.sandbox.local.marked import SANDBOX, end_marked
-from dogwatch.sandbox.local.namespaces import drop_privileges, forbid_privileges, listen_inside
-from dogwatch.sandbox.local.relay import Relay
+from dogwatch.sandbox.local.namespaces import drop_privileges, forbid_privileges
+from dogwatch.sandbox.local.relay import Relay, listen_inside
 
 READY: Final = b"ready\n"
 """What the first process of a sandbox prints once everything around it is in place."""

@@ -1,8 +1,9 @@
 """What the programs of this room ask of the kernel beyond Python's standard library."""
 
+# ruff: noqa: PTH116 - see identity.py
+
 import ctypes
 import os
-import socket
 from fcntl import ioctl
 from typing import Final
 
@@ -68,37 +69,15 @@ def join(first: Process) -> None:
         os.close(handle)
 
 
-def listen_inside(first: Process, port: int) -> socket.socket:
-    """A socket that listens on 127.0.0.1 in the network namespace of a sandbox and is ours: nothing of it is visible inside."""
-    ours, theirs = socket.socketpair()
-    with ours, theirs:
-        child = os.fork()
-        if child == 0:
-            _send_listener(first, port, theirs)
-        theirs.close()
-        message, handles, _, _ = socket.recv_fds(ours, 1024, 1)
-        os.waitpid(child, 0)
-    if not handles:
-        raise OSError(f"cannot listen on port {port} in the sandbox: {message.decode()}")
-    return socket.socket(fileno=handles[0])
-
-
-def _send_listener(first: Process, port: int, channel: socket.socket) -> None:
-    """Enter by the user namespace that owns the network, where a port below 1024 may be bound, and hand the socket over. Never returns."""
-    try:
-        network = os.open(f"/proc/{first.pid}/ns/net", os.O_RDONLY)
-        _setns(ioctl(network, _OWNING_USER_NAMESPACE), _NAMESPACES["user"])
-        _setns(network, _NAMESPACES["net"])
-        listener = socket.create_server(("127.0.0.1", port), backlog=128)
-        socket.send_fds(channel, [b"ok"], [listener.fileno()])
-    except OSError as error:
-        channel.send(str(error).encode())
-    finally:
-        os._exit(0)
+def join_network(first: Process) -> None:
+    """Enter the network of a sandbox by the user namespace that owns it, where a port below 1024 may be bound."""
+    network = os.open(f"/proc/{first.pid}/ns/net", os.O_RDONLY)
+    _setns(ioctl(network, _OWNING_USER_NAMESPACE), _NAMESPACES["user"])
+    _setns(network, _NAMESPACES["net"])
 
 
 def _is_other(pid: int, name: str) -> bool:
-    return os.stat(f"/proc/self/ns/{name}").st_ino != os.stat(f"/proc/{pid}/ns/{name}").st_ino  # noqa: PTH116 - before any import of pathlib
+    return os.stat(f"/proc/self/ns/{name}").st_ino != os.stat(f"/proc/{pid}/ns/{name}").st_ino
 
 
 def _setns(handle: int, flags: int) -> None:

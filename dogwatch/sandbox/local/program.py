@@ -3,23 +3,25 @@
 Run as `python -I -S program.py <name> <argument>...`; what it imports is the standard library and files of this room.
 """
 
+# ruff: noqa: PTH100, PTH120 - see identity.py
+
+import os.path
 import sys
 from importlib import import_module
-from pathlib import Path
-from types import ModuleType
 
-_ROOM = Path(__file__).resolve().parent
+_ROOM = os.path.dirname(os.path.realpath(__file__))
+_ABOVE = os.path.dirname(_ROOM)
 
 
 def main() -> None:
     """Put empty packages where `dogwatch` would be, so that a program's own imports find their files and run nothing else."""
     for name, place in (
-        ("dogwatch", _ROOM.parent.parent),
-        ("dogwatch.sandbox", _ROOM.parent),
+        ("dogwatch", os.path.dirname(_ABOVE)),
+        ("dogwatch.sandbox", _ABOVE),
         ("dogwatch.sandbox.local", _ROOM),
     ):
-        package = ModuleType(name)
-        package.__path__ = [str(place)]
+        package = type(sys)(name)
+        package.__path__ = [place]
         sys.modules[name] = package
     name, *arguments = sys.argv[1:]
     import_module(f"dogwatch.sandbox.local.{name}").main(*arguments)

@@ -1,14 +1,45 @@
 """Carries connections from a sandbox to the one host and port it may reach, as bytes it does not look into."""
 
+import os
 import socket
 import threading
 from contextlib import suppress
-from typing import Final
+from typing import Final, NoReturn
+
+from dogwatch.sandbox.local.identity import Process
+from dogwatch.sandbox.local.namespaces import join_network
 
 CONNECTIONS: Final = 64
 """Most connections of one sandbox at a time; more wait in the socket's queue."""
 _CONNECT_S: Final = 20.0
 _CHUNK: Final = 1 << 16
+
+
+def listen_inside(first: Process, port: int) -> socket.socket:
+    """A socket that listens on 127.0.0.1 in the network of a sandbox and is ours: nothing of it is to be seen inside. Raises OSError."""
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        child = os.fork()
+        if child == 0:
+            _send_listener(first, port, theirs)
+        theirs.close()
+        message, handles, _, _ = socket.recv_fds(ours, 1024, 1)
+        os.waitpid(child, 0)
+    if not handles:
+        raise OSError(f"cannot listen on port {port} in the sandbox: {message.decode()}")
+    return socket.socket(fileno=handles[0])
+
+
+def _send_listener(first: Process, port: int, channel: socket.socket) -> NoReturn:
+    """In a child, since no process comes back out of a user namespace."""
+    try:
+        join_network(first)
+        listener = socket.create_server(("127.0.0.1", port), backlog=128)
+        socket.send_fds(channel, [b"ok"], [listener.fileno()])
+    except OSError as error:
+        channel.send(str(error).encode())
+    finally:
+        os._exit(0)
 
 
 class Relay:

@@ -1,0 +1,1 @@
+"""The HTTP door: rows for readers, Temporal for control, problems for everybody else."""
