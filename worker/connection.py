@@ -1,20 +1,11 @@
 """The connection to Temporal: from the same variables and files as the `temporal` command line."""
 
-from temporalio.client import Client
-from temporalio.contrib.pydantic import pydantic_data_converter
-from temporalio.envconfig import ClientConfig
-from temporalio.service import RPCError
+from temporalio.client import Client as TemporalClient
 
-from dogwatch.errors import TemporalUnavailable
-
-DEFAULT_TARGET = "127.0.0.1:7233"
+from dogwatch.client import Client
+from worker.converter import for_worker
 
 
-async def connect_temporal() -> Client:
-    """A client for the configured server, 127.0.0.1:7233 where nothing is configured. Raises TemporalUnavailable."""
-    config = ClientConfig.load_client_connect_config()
-    config.setdefault("target_host", DEFAULT_TARGET)
-    try:
-        return await Client.connect(**config, data_converter=pydantic_data_converter)
-    except (RPCError, RuntimeError, OSError) as error:
-        raise TemporalUnavailable(f"Temporal at {config['target_host']} does not answer: {error}") from error
+async def connect_temporal() -> TemporalClient:
+    """A worker's client of the configured server, localhost:7233 where nothing is configured. Raises TemporalUnavailable."""
+    return for_worker((await Client.connect()).temporal)

@@ -18,6 +18,7 @@ def stack_options(settings: Settings, environment: Mapping[str, str], *, ui: boo
         postgres_port=settings.postgres_port,
         search_attributes=SEARCH_ATTRIBUTES,
         env=dict(environment),
+        database_url=environment.get("DOGWATCH_DATABASE_URL"),
         postgres_binaries=settings.postgres_bin,
         temporal_binary=settings.temporal_binary,
         programs=Programs(farewell=(sys.executable, "-m", "worker", "farewell")),

@@ -3,6 +3,8 @@
 import asyncio
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from functools import reduce
+from typing import Self
 
 from temporalio import workflow
 from temporalio.exceptions import ApplicationError
@@ -29,6 +31,7 @@ with workflow.unsafe.imports_passed_through():
     from dogwatch.contracts.workspace import InlineWorkspace
     from workflows import policies
     from workflows.ending import CANCELLED, ending_of, verdict_of
+    from workflows.refusal import expect_one, refusal
     from workflows.shield import certain, order, step
 
 
@@ -51,6 +54,11 @@ class Job:
     Succeeds with a JobResult, fails with an ApplicationError whose type is the verdict's code and whose details hold the JobResult, or ends
     cancelled. The row in Postgres says the same.
     """
+
+    def __new__(cls, *arguments: object) -> Self:
+        """Before `__init__` could fail on them."""
+        expect_one(JobRequest, arguments)
+        return super().__new__(cls)
 
     @workflow.init
     def __init__(self, request: JobRequest) -> None:
@@ -82,13 +90,10 @@ class Job:
         return self._conclude(released.value.ending if released.value and released.value.ending else ending)
 
     def _refuse_what_cannot_be(self) -> None:
-        refusal: errors.DogwatchError | None = None
         if not self.job_id:
-            refusal = errors.BadJobId()
-        elif isinstance(self.request.workspace, InlineWorkspace):
-            refusal = errors.InlineFilesRefused()
-        if refusal is not None:
-            raise ApplicationError(str(refusal), type=refusal.code, non_retryable=True)
+            raise refusal(errors.BadJobId())
+        if isinstance(self.request.workspace, InlineWorkspace):
+            raise refusal(errors.InlineFilesRefused())
 
     async def _attempt_until_ended(self) -> Ending:
         while True:
@@ -96,7 +101,7 @@ class Job:
             self.attempts.append(attempt)
             await self._execute(attempt)
             pause = self._pause_before_next(attempt)
-            ending = None if pause is not None else ending_of(self._verdict(attempt))
+            ending = None if pause is not None else self._ending(attempt)
             ending, pause = await self._collect(attempt, ending, pause)
             if ending is not None:
                 return ending
@@ -111,7 +116,7 @@ class Job:
             order(
                 Prepare.prepare_sandbox,
                 PrepareInput(
-                    job_id=self.job_id, attempt=attempt.number, request=self.request, run_s=left, budget_usd=max(self._budget_left(), 0.01)
+                    job_id=self.job_id, attempt=attempt.number, request=self.request, run_s=left, budget_usd=self._budget_left()
                 ),
                 policies.PREPARE,
                 f"attempt {attempt.number}: sandbox, workspace, start the agent",
@@ -169,7 +174,7 @@ class Job:
     async def _collect(self, attempt: Attempt, ending: Ending | None, pause: timedelta | None) -> tuple[Ending | None, timedelta | None]:
         """Save what the attempt left: as the result with an ending, as the next attempt's start without one."""
         verdict = self._verdict(attempt)
-        if attempt.sandbox is None or verdict.code is VerdictCode.SANDBOX_LOST:
+        if attempt.sandbox is None:
             return ending, pause
         self._show("collecting")
         held = await certain(
@@ -191,15 +196,21 @@ class Job:
             )
         )
         if held.value is not None:
-            self.collected = held.value
+            self._keep(held.value)
             attempt.usage = held.value.attempt_usage
         elif held.error is not None and (ending is None or ending.status is JobStatus.SUCCEEDED):
             attempt.verdict = verdict_of(held.error)  # success without its files is none
             pause = self._pause_before_next(attempt)
-            ending = None if pause is not None else ending_of(attempt.verdict)
+            ending = None if pause is not None else self._ending(attempt)
         if held.cancelled and ending is None:
-            ending, pause = CANCELLED, None
+            self.cancelled, ending, pause = True, CANCELLED, None
         return ending, pause
+
+    def _keep(self, collected: Collected) -> None:
+        """What was saved last is the result; an attempt that lost its sandbox saves its usage only."""
+        before = self.collected or collected
+        refs = {"workspace": collected.workspace or before.workspace, "transcript": collected.transcript or before.transcript}
+        self.collected = collected.model_copy(update=refs)
 
     async def _release_and_wait(self, attempt: Attempt, pause: timedelta) -> bool:
         """Between two attempts; False when the job was cancelled meanwhile."""
@@ -212,14 +223,14 @@ class Job:
                 f"attempt {attempt.number}: release the sandbox",
             )
         )
-        if released.cancelled:
-            return False
-        self._show("waiting")
-        try:
-            await workflow.sleep(pause, summary=f"{attempt.decision}")
-        except asyncio.CancelledError:
-            return False
-        return True
+        self.cancelled = released.cancelled
+        if not self.cancelled:
+            self._show("waiting")
+            try:
+                await workflow.sleep(pause, summary=attempt.decision)
+            except asyncio.CancelledError:
+                self.cancelled = True
+        return not self.cancelled
 
     def _pause_before_next(self, attempt: Attempt) -> timedelta | None:
         """The decision after an attempt: how long to wait before another one, or None when the job ends with this one."""
@@ -237,6 +248,11 @@ class Job:
             attempt.decision = f"attempt {attempt.number + 1} follows {verdict.code} after {pause.total_seconds():g} s"
             return pause
         return None
+
+    def _ending(self, attempt: Attempt) -> Ending:
+        """How the job ends with this attempt: a cancel that came before is the reason where another attempt would have followed."""
+        verdict = self._verdict(attempt)
+        return CANCELLED if self.cancelled and verdict.transient else ending_of(verdict)
 
     def _verdict(self, attempt: Attempt) -> Verdict:
         return attempt.verdict or Verdict(code=VerdictCode.NO_RESULT, message="the attempt left no verdict")
@@ -269,7 +285,7 @@ class Job:
             status=ending.status,
             verdict=ending.verdict,
             attempts=len(self.attempts),
-            usage=collected.usage,
+            usage=reduce(Usage.plus, (attempt.usage for attempt in self.attempts)),
             text=self.attempts[-1].text,
             workspace=collected.workspace,
             transcript=collected.transcript,

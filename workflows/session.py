@@ -3,11 +3,11 @@
 import asyncio
 from contextlib import suppress
 from datetime import datetime, timedelta
-from typing import Literal
+from typing import Literal, Self
 
 from temporalio import workflow
 from temporalio.common import WorkflowIDReusePolicy
-from temporalio.exceptions import ApplicationError, ChildWorkflowError
+from temporalio.exceptions import ChildWorkflowError, WorkflowAlreadyStartedError
 
 with workflow.unsafe.imports_passed_through():
     from activities.session import Sessions
@@ -24,12 +24,18 @@ with workflow.unsafe.imports_passed_through():
     )
     from dogwatch.contracts.steps import EndSession
     from workflows import policies
+    from workflows.refusal import expect_one, refusal
     from workflows.shield import certain, order
 
 
 @workflow.defn(name=names.SESSION, failure_exception_types=[errors.DogwatchError])
 class Session:
     """Runs jobs as children of their own, each of which outlives this run of the session; continues as new between two jobs only."""
+
+    def __new__(cls, *arguments: object) -> Self:
+        """Before `__init__` could fail on them."""
+        expect_one(SessionInput, arguments)
+        return super().__new__(cls)
 
     @workflow.init
     def __init__(self, state: SessionInput) -> None:
@@ -43,7 +49,7 @@ class Session:
         self.here = 0
         self.running: JobId | None = None
         self.child: workflow.ChildWorkflowHandle[object, JobResult] | None = None
-        self.closing = self.expired = self.cancelling = False
+        self.closing = self.cancelling = False
 
     # --- messages -----------------------------------------------------------------------------------------------------------------
 
@@ -67,9 +73,9 @@ class Session:
             return
         self._refuse_when_ending()
         if len(self.queue) >= MAX_QUEUED_JOBS:
-            raise _refusal(errors.SessionFull())
+            raise refusal(errors.SessionFull())
         if job.request.session_id != self.input.session_id or job.request.tenant != self.input.tenant:
-            raise _refusal(errors.InvalidRequest("the job names another session or tenant"))
+            raise refusal(errors.InvalidRequest("the job names another session or tenant"))
 
     @workflow.update(name=names.EXTEND)
     def extend(self, seconds: float) -> datetime:
@@ -82,7 +88,7 @@ class Session:
     def _may_extend(self, seconds: float) -> None:
         self._refuse_when_ending()
         if not 0 < seconds <= 30 * 86_400:
-            raise _refusal(errors.OutOfRange("extend by more than 0 and at most 2,592,000 seconds"))
+            raise refusal(errors.OutOfRange("extend by more than 0 and at most 2,592,000 seconds"))
 
     @workflow.update(name=names.CLOSE)
     async def close(self, cancel: bool) -> None:
@@ -107,24 +113,21 @@ class Session:
             raise
         finally:
             clock.cancel()
-        return await self._end(SessionState.EXPIRED if self.expired and not self.closing else SessionState.CLOSED)
+        return await self._end(SessionState.CLOSED if self.closing else SessionState.EXPIRED)
 
     async def _live(self) -> None:
         while True:
-            await workflow.wait_condition(lambda: bool(self.queue) or self.closing or self.expired or self._turn_over())
+            await workflow.wait_condition(lambda: bool(self.queue) or self.closing or self._over() or self._turn_over())
+            if self.closing or self._over():
+                return
             if self._turn_over():
                 await workflow.wait_condition(workflow.all_handlers_finished)
-                workflow.continue_as_new(self._state())
-            if self.closing:
-                break
-            if self.queue:
+                if not self.closing:  # by one of them
+                    workflow.continue_as_new(self._state())
+            else:
                 await self._run_job(self.queue.pop(0))
                 self.done, self.here = self.done + 1, self.here + 1
                 self.expires_at = max(self.expires_at, workflow.now() + self.ttl)
-                continue
-            if workflow.now() >= self.expires_at:
-                break
-            self.expired = False  # moved on meanwhile: the clock looks again
 
     async def _run_job(self, job: QueuedJob) -> None:
         """One child. Both awaits are shielded: a request made in the workflow task that closes the session would never be sent."""
@@ -145,12 +148,13 @@ class Session:
             child = self.child = await asyncio.shield(starting)
             if self.cancelling:
                 child.cancel()
-            with suppress(ChildWorkflowError):  # its row and its own history say how it ended
-                await asyncio.shield(child)
+            await asyncio.shield(child)
+        except (ChildWorkflowError, WorkflowAlreadyStartedError):
+            pass
         except asyncio.CancelledError:
-            child = await starting
-            child.cancel()
-            with suppress(ChildWorkflowError, asyncio.CancelledError):
+            with suppress(ChildWorkflowError, WorkflowAlreadyStartedError):
+                child = await starting
+                child.cancel()
                 await child
             raise
         finally:
@@ -159,7 +163,6 @@ class Session:
 
     async def _end(self, state: SessionState) -> SessionResult:
         self.closing = True
-        await workflow.wait_condition(workflow.all_handlers_finished)
         withdrawn = tuple(job.job_id for job in self.queue)
         self.queue.clear()
         word: Literal["closed", "expired"] = "expired" if state is SessionState.EXPIRED else "closed"
@@ -172,17 +175,23 @@ class Session:
             )
         )
         self._show(word)
+        await workflow.wait_condition(workflow.all_handlers_finished)
         return SessionResult(session_id=self.input.session_id, state=state, jobs=self.done)
 
     async def _watch_the_clock(self) -> None:
         """One lazy timer: it sleeps to the end as known when it began and then looks again, so that a touch costs no event."""
-        while True:
-            busy = self.running is not None or bool(self.queue)
-            await workflow.sleep(self.ttl if busy else max(self.expires_at - workflow.now(), policies.SECOND), summary="time to live")
-            if self.running is None and not self.queue and workflow.now() >= self.expires_at:
-                self.expired = True
+        while not self._over():
+            await workflow.wait_condition(self._idle)
+            await workflow.sleep(max(self.expires_at - workflow.now(), policies.SECOND), summary="time to live")
 
     # --- small verbs --------------------------------------------------------------------------------------------------------------
+
+    def _idle(self) -> bool:
+        return self.running is None and not self.queue
+
+    def _over(self) -> bool:
+        """Past its end, for good: an idle session that is over takes neither a job nor an extension."""
+        return self._idle() and workflow.now() >= self.expires_at
 
     def _turn_over(self) -> bool:
         limit = self.input.continue_after
@@ -195,9 +204,9 @@ class Session:
 
     def _refuse_when_ending(self) -> None:
         if self.closing:
-            raise _refusal(errors.SessionClosing())
-        if self.running is None and not self.queue and workflow.now() >= self.expires_at:
-            raise _refusal(errors.SessionGone())
+            raise refusal(errors.SessionClosing())
+        if self._over():
+            raise refusal(errors.SessionGone())
 
     def _show(self, state: str | None = None) -> None:
         word = state or ("closing" if self.closing else "open")
@@ -206,10 +215,6 @@ class Session:
             f"{self.done} jobs done, {len(self.queue)} wait, running: {names.job_workflow_id(self.running) if self.running else 'none'}"
         )
         workflow.set_current_details("\n".join(lines))
-
-
-def _refusal(error: errors.DogwatchError) -> ApplicationError:
-    return ApplicationError(error.message, type=error.code, non_retryable=True)
 
 
 def _one_line(job: QueuedJob) -> str:

@@ -1,8 +1,9 @@
 """The HTTP door put together, and the server it runs in."""
 
+import asyncio
 import socket
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import AbstractContextManager, asynccontextmanager, nullcontext
 
 import uvicorn
 from fastapi import Depends, FastAPI
@@ -11,6 +12,7 @@ import dogwatch
 from dogwatch.contracts.job import JobSubmission
 from dogwatch.contracts.page import Problem
 from dogwatch.contracts.session import SessionRequest
+from dogwatch.errors import PortTaken
 from dogwatch.http.auth import Guard, check_host
 from dogwatch.http.deps import Deps
 from dogwatch.http.describe import describe
@@ -53,33 +55,47 @@ def create_app(deps: Deps) -> FastAPI:
     return app
 
 
-async def serve(deps: Deps, *, host: str = "127.0.0.1", port: int = 8484, ready: Callable[[int], None] | None = None) -> None:
-    """Serve until SIGINT or SIGTERM; `ready` is called with the port once connections are accepted.
+async def serve(
+    deps: Deps, stop: asyncio.Event, *, host: str = "127.0.0.1", port: int = 8484, ready: Callable[[int], None] | None = None
+) -> None:
+    """Serve until `stop` is set; `ready` is called with the port once connections are accepted. Signals are left to the caller.
 
-    Raises KeyRequired where `host` is not this machine's own and there is no key, OSError where the port is taken.
+    Raises KeyRequired where `host` is not this machine's own and there is no key, PortTaken.
     """
     check_host(host, deps.api_key)
     config = uvicorn.Config(
-        create_app(deps),
-        host=host,
-        port=port,
-        log_config=None,
-        access_log=False,
-        server_header=False,
-        timeout_graceful_shutdown=_STOP_WITHIN_S,
-        h11_max_incomplete_event_size=64 * 1024,
+        create_app(deps), log_config=None, access_log=False, server_header=False, lifespan="on", timeout_graceful_shutdown=_STOP_WITHIN_S
     )
-    await _Server(config, ready).serve()
+    listening = _listen(host, port)
+    server = _Server(config, lambda: ready(listening.getsockname()[1]) if ready else None)
+    serving = asyncio.create_task(server.serve([listening]))
+    stopping = asyncio.create_task(stop.wait())
+    try:
+        await asyncio.wait({serving, stopping}, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        stopping.cancel()
+        server.should_exit = True
+        await serving
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        return socket.create_server((host.strip("[]"), port), family=family, backlog=2048)
+    except OSError as error:
+        raise PortTaken(f"the HTTP door cannot listen on {host}:{port} (DOGWATCH_HTTP_PORT): {error.strerror}") from error
 
 
 class _Server(uvicorn.Server):
-    """Uvicorn that says when it is ready."""
+    """Uvicorn that leaves signals alone and says when it is up."""
 
-    def __init__(self, config: uvicorn.Config, ready: Callable[[int], None] | None) -> None:
+    def __init__(self, config: uvicorn.Config, ready: Callable[[], None]) -> None:
         super().__init__(config)
         self._ready = ready
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
-        if self.started and self._ready is not None:
-            self._ready(self.servers[0].sockets[0].getsockname()[1])
+        self._ready()
+
+    def capture_signals(self) -> AbstractContextManager[None]:
+        return nullcontext()

@@ -33,7 +33,9 @@ async def download(request: Request, blobs: Blobs, file: FileRow) -> StreamingRe
     }
     if span is not None:
         headers["Content-Range"] = f"bytes {start}-{end - 1}/{file.size}"
-    chunks = await begun(blobs.read(digest, start=start, end=end if span else None)) if file.size else _nothing()
+    chunks = blobs.read(digest, start=start, end=end if span else None)
+    if file.size:
+        chunks = await begun(chunks)
     return StreamingResponse(chunks, 206 if span else 200, headers, "application/octet-stream")
 
 
@@ -76,8 +78,3 @@ async def _resumed(first: bytes, chunks: AsyncIterator[bytes]) -> AsyncIterator[
     yield first
     async for chunk in chunks:
         yield chunk
-
-
-async def _nothing() -> AsyncIterator[bytes]:
-    return
-    yield b""

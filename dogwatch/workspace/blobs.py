@@ -12,7 +12,7 @@ import obstore
 from obstore.exceptions import BaseError, PermissionDeniedError, UnauthenticatedError
 from obstore.store import LocalStore, from_url
 
-from dogwatch.errors import BlobCorrupt, BlobMissing, DogwatchError, StorageFull, StorageUnavailable
+from dogwatch.errors import BlobCorrupt, BlobMissing, DogwatchError, SettingsInvalid, StorageFull, StorageUnavailable
 from dogwatch.workspace.disk import on_disk, write_durably
 
 _PIECE = 4 << 20
@@ -28,14 +28,19 @@ class ObstoreBlobs:
     """
 
     def __init__(self, url: str, options: Mapping[str, Any] | None = None) -> None:
-        """`options` are obstore's own for buckets (`endpoint`, `region`, `client_options`, …); the environment counts as well."""
+        """`options` are obstore's own for buckets (`endpoint`, `region`, `client_options`, …); the environment counts as well.
+
+        Raises SettingsInvalid for an address that is none.
+        """
         parts = urlsplit(url)
         self._directory = Path(unquote(parts.path)).absolute() if parts.scheme in ("", "file") else None
-        with _typed("the blob store"):
+        try:
             if self._directory is not None:
                 self._store: Any = LocalStore(self._directory, mkdir=True)
             else:
                 self._store = from_url(url, **(options or {}))
+        except (BaseError, OSError, ValueError) as error:
+            raise SettingsInvalid(f"the blob store {url} cannot be opened: {_said(error)}") from error
 
     async def put(self, sha256: str, data: bytes) -> None:
         """Store bytes under their digest. Raises BlobCorrupt where they do not match it, StorageUnavailable, StorageFull."""
@@ -129,9 +134,13 @@ def _typed(what: str) -> Iterator[None]:
 
 
 def _error(error: Exception) -> DogwatchError:
-    said = str(error).partition("\n\nDebug source")[0][:500]
+    said = _said(error)
     if any(words in said for words in _FULL):
         return StorageFull(said)
     if isinstance(error, PermissionDeniedError | UnauthenticatedError):
         return StorageUnavailable(f"the blob store refuses these credentials: {said}")
     return StorageUnavailable(said)
+
+
+def _said(error: Exception) -> str:
+    return str(error).partition("\n\nDebug source")[0][:500]

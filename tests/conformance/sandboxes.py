@@ -7,7 +7,7 @@ import secrets
 import signal
 import sys
 import textwrap
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -36,13 +36,17 @@ async def until(condition: Callable[[], Awaitable[Any]], within_s: float = WAIT_
         return answer
 
 
-async def elsewhere(setup: str, body: str, *arguments: str) -> asyncio.subprocess.Process:
+async def elsewhere(setup: str, body: str, *arguments: str, env: Mapping[str, str] | None = None) -> asyncio.subprocess.Process:
     """Run `body`, which may await, in another Python process in which `setup` has made `provider`."""
     main = textwrap.indent(textwrap.dedent(body).strip(), "    ")
     imports = "import asyncio, json, os, signal, sys\nfrom datetime import timedelta\nfrom dogwatch.contracts.sandbox import SandboxSpec\n"
     program = f"{imports}{setup}\nasync def main():\n{main}\nasyncio.run(main())\n"
     return await asyncio.create_subprocess_exec(
-        *(sys.executable, "-c", program, *arguments), cwd=PROJECT, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE
+        *(sys.executable, "-c", program, *arguments),
+        cwd=PROJECT,
+        env=env,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
     )
 
 

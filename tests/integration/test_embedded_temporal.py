@@ -39,8 +39,10 @@ class Waits:
 
 def server_in(directory: Path, *, kept: bool = False, ui: bool = False, attributes: dict[str, str] | None = None) -> TemporalServer:
     """A server with its files in `directory`, on new ports."""
+    binary = find_temporal()
+    assert binary
     return TemporalServer(
-        binary=find_temporal(),
+        binary=binary,
         state_dir=directory,
         log=directory / "temporal.log",
         port=free_port(),

@@ -10,6 +10,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import httpx
@@ -22,6 +23,7 @@ from tests.processes import assert_all_end, family
 from tests.servers import PROJECT
 from worker.embedded.keeper import FIRST_PAUSE_S
 from worker.embedded.option import Programs, StackOptions
+from worker.embedded.postgres import Postgres
 from worker.embedded.stack import FILE, Stack, running_stack
 from worker.embedded.up import run_stack
 
@@ -53,9 +55,15 @@ def options(state: Path, *, http: str = "http", http_port: int = 0, ui: bool = F
     )
 
 
+def postgres_of(stack: Stack) -> Postgres:
+    """The stack's own Postgres."""
+    assert stack.postgres
+    return stack.postgres
+
+
 async def ran(stack: Stack) -> list[str]:
     """The programs that ran so far, over the life of the state directory, in order."""
-    async with await stack.postgres.connect("dogwatch") as connection:
+    async with await postgres_of(stack).connect("dogwatch") as connection:
         rows = await (await connection.execute("select verb from ran order by id")).fetchall()
     return [verb for (verb,) in rows]
 
@@ -77,7 +85,7 @@ async def test_everything_runs_and_stack_json_says_where(tmp_path: Path) -> None
         assert await ran(stack) == ["migrate", "worker"]
         path = stack.state_dir / FILE
         assert path.stat().st_mode & 0o777 == 0o600
-        assert stack.postgres.password not in path.read_text()
+        assert postgres_of(stack).password not in path.read_text()
         content = json.loads(path.read_text())
         assert content["pid"] == os.getpid()
         assert list(content["children"]) == ["postgres", "temporal", "worker", "http"]
@@ -123,9 +131,9 @@ async def test_a_child_can_be_restarted_on_purpose(tmp_path: Path) -> None:
 async def test_state_survives_a_restart(tmp_path: Path) -> None:
     """A second stack on the same directory finds what the first stored, and its own first stop said farewell."""
     async with running_stack(options(tmp_path)) as stack:
-        password = stack.postgres.password
+        password = postgres_of(stack).password
     async with running_stack(options(tmp_path)) as stack:
-        assert stack.postgres.password == password
+        assert postgres_of(stack).password == password
         assert await ran(stack) == ["migrate", "worker", "farewell", "migrate", "worker"]
 
 
@@ -250,3 +258,13 @@ def test_children_end_when_the_supervisor_is_killed_and_the_next_stack_starts(tm
 
 if __name__ == "__main__":
     sys.exit(asyncio.run(run_stack(options(Path(sys.argv[1])))))
+
+
+async def test_a_configured_postgres_wins_over_an_embedded_one(tmp_path: Path, postgres: Postgres) -> None:
+    """With an address of a database no server is started, and the programs find that database."""
+    wanted = replace(options(tmp_path / "state"), database_url=postgres.url("postgres"))
+    async with running_stack(wanted) as stack:
+        assert set(stack.children) == {"temporal", "worker", "http"}
+        assert stack.environment()["DOGWATCH_DATABASE_URL"] == postgres.url("postgres")
+        assert stack.database_place == "as DOGWATCH_DATABASE_URL says"
+    assert not (tmp_path / "state" / "postgres").exists()

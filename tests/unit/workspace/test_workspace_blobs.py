@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from dogwatch.errors import BlobCorrupt, StorageFull, StorageUnavailable
+from dogwatch.errors import BlobCorrupt, SettingsInvalid, StorageFull, StorageUnavailable
 from dogwatch.workspace.blobs import ObstoreBlobs
 from tests.conformance.blobs import BlobsConformance, everything, sha
 
@@ -142,7 +142,9 @@ async def test_a_store_that_does_not_answer_is_said_so() -> None:
             await blobs.put(sha(b"x"), b"x")
 
 
-def test_an_address_that_is_none_is_said_so() -> None:
-    """An unknown scheme is refused at once."""
-    with pytest.raises(StorageUnavailable):
-        ObstoreBlobs("gopher://bucket")
+def test_an_address_that_is_none_is_said_so(tmp_path: Path) -> None:
+    """An unknown scheme and a directory that cannot be are wrong settings."""
+    (tmp_path / "file").touch()
+    for url in ("gopher://bucket", str(tmp_path / "file" / "blobs")):
+        with pytest.raises(SettingsInvalid):
+            ObstoreBlobs(url)
