@@ -17,7 +17,7 @@ STAMP := .venv/.installed
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 
-demo: $(STAMP) ## Run a job, kill the worker in the middle, watch the run go on
+demo: $(STAMP) ## Two real jobs in one session, end to end on real parts, shown and checked
 	@$(BIN)/python -m examples.demo $(args)
 
 test: lint types arch ## Check everything: lint, types, arch, then the tests (args="-k name")

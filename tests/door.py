@@ -143,7 +143,7 @@ class Writing:
         deposit = Deposit(self.door.deps.blobs, self.door.records.note_blobs, Path())
         sha256 = await deposit.add(line)
         await deposit.flush()
-        await self.door.records.append_events(cursor, [replace(event, raw=None, sha256=sha256)], {})
+        await self.door.records.append_events(cursor, [replace(event, sha256=sha256)], {})
 
     async def end(
         self,
@@ -211,11 +211,13 @@ async def open_door(
         api_key=api_key,
         tenant=tenant,
     )
-    stop, port = asyncio.Event(), asyncio.get_running_loop().create_future()
+    stop, port = asyncio.Event(), asyncio.Future[int]()
     serving = asyncio.create_task(serve(deps, stop, port=0, ready=port.set_result))
-    await asyncio.wait({serving, port}, return_when=asyncio.FIRST_COMPLETED)
-    url = f"http://127.0.0.1:{port.result() if port.done() else await serving}"
+    await asyncio.wait([serving, port], return_when=asyncio.FIRST_COMPLETED)
+    if serving.done():
+        await serving
     try:
+        url = f"http://127.0.0.1:{port.result()}"
         async with httpx.AsyncClient(base_url=url, trust_env=False, timeout=60) as http:
             yield Door(url, http, deps, own, records)
     finally:

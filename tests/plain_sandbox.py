@@ -13,8 +13,6 @@ import psutil
 from dogwatch.errors import CommandTimeout
 from dogwatch.ports import ExecResult
 
-PATH = "/usr/local/bin:/usr/bin:/bin"
-
 
 @dataclass
 class PlainSandbox:
@@ -27,6 +25,7 @@ class PlainSandbox:
     sandbox_id: str = "plain"
     name: str = "plain"
     isolation: str = "processes"
+    path: str = "/usr/local/bin:/usr/bin:/bin"
 
     def __post_init__(self) -> None:
         self.workspace, self.runs = str(self.base / "workspace"), str(self.base / "runs")
@@ -52,7 +51,7 @@ class PlainSandbox:
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.PIPE,
             cwd=cwd or self.base,
-            env={"PATH": PATH, **(env or {})},
+            env={"PATH": self.path, **(env or {})},
         )
         try:
             async with asyncio.timeout(timeout_s):
@@ -73,7 +72,7 @@ class PlainSandbox:
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.DEVNULL,
                 cwd=cwd,
-                env={"PATH": PATH, **(env or {})},
+                env={"PATH": self.path, **(env or {})},
                 start_new_session=True,
             )
         )

@@ -1,5 +1,7 @@
 """The scheduled sweep: sandboxes without a live owner, blobs that nothing names."""
 
+from typing import Self
+
 from temporalio import workflow
 
 with workflow.unsafe.imports_passed_through():
@@ -7,12 +9,18 @@ with workflow.unsafe.imports_passed_through():
     from dogwatch import errors, names
     from dogwatch.contracts.cleanup import CleanupInput, Swept
     from workflows import policies
+    from workflows.refusal import expect_one
     from workflows.shield import order
 
 
 @workflow.defn(name=names.CLEANUP, failure_exception_types=[errors.DogwatchError])
 class Cleanup:
     """Sweeps in bounded batches until nothing is left to do, or until this run has done its share; the next firing goes on."""
+
+    def __new__(cls, *arguments: object) -> Self:
+        """Before `run` could fail on them."""
+        expect_one(CleanupInput, arguments)
+        return super().__new__(cls)
 
     @workflow.run
     async def run(self, request: CleanupInput) -> Swept:

@@ -44,8 +44,8 @@ def verdict_of(error: ActivityError) -> Verdict:
         return Verdict(
             code=VerdictCode.SANDBOX_LOST if lost else VerdictCode.INFRASTRUCTURE,
             transient=lost,
-            error_code=cause.type,
-            message=cause.message[:2000],
+            error_code=(cause.type or "")[:64] or None,
+            message=cause.message.partition(f" [{cause.type}]")[0][:2000],  # what follows is the remedy
             remedy=known.remedy if known else "Look at the step in the Temporal UI and at the workers' logs.",
         )
     return Verdict(

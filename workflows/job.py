@@ -31,7 +31,7 @@ with workflow.unsafe.imports_passed_through():
     from dogwatch.contracts.workspace import InlineWorkspace
     from workflows import policies
     from workflows.ending import CANCELLED, ending_of, verdict_of
-    from workflows.refusal import expect_one, refusal
+    from workflows.refusal import expect_one, expect_small, refusal
     from workflows.shield import certain, order, step
 
 
@@ -94,6 +94,7 @@ class Job:
             raise refusal(errors.BadJobId())
         if isinstance(self.request.workspace, InlineWorkspace):
             raise refusal(errors.InlineFilesRefused())
+        expect_small(self.request)
 
     async def _attempt_until_ended(self) -> Ending:
         while True:

@@ -44,7 +44,9 @@ RELEASE: Final = ActivityConfig(
 END_SESSION: Final = ActivityConfig(
     start_to_close_timeout=MINUTE,
     schedule_to_close_timeout=60 * MINUTE,
+    heartbeat_timeout=20 * SECOND,
     retry_policy=RetryPolicy(initial_interval=SECOND, maximum_interval=30 * SECOND),
+    cancellation_type=WAIT,
 )
 SWEEP: Final = ActivityConfig(
     start_to_close_timeout=9 * MINUTE,
@@ -75,6 +77,8 @@ def backoff(number: int, code: VerdictCode) -> timedelta:
 
 SESSION_SEEN: Final = 200
 """Job ids a session remembers over continue-as-new, by which it knows a repeated submission."""
+SESSION_BYTES: Final = 1 << 20
+"""Most bytes of the jobs that wait: carried over continue-as-new, they have to fit into one input of 2 MiB."""
 CLEANUP_EVERY: Final = timedelta(minutes=10)
 CLEANUP_CATCHUP: Final = timedelta(minutes=10)
 """The server's default would make up for a year of missed sweeps."""

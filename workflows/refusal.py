@@ -1,8 +1,14 @@
 """Requests that a workflow refuses: typed, final, and before anything has begun."""
 
+from typing import Final
+
 from temporalio.exceptions import ApplicationError
 
+from dogwatch.contracts.job import JobRequest
 from dogwatch.errors import DogwatchError, InvalidRequest
+
+MAX_REQUEST_BYTES: Final = 512 << 10
+"""A request stands in the input of several steps, each of which Temporal limits to 2 MiB; a step beyond it could never be ordered."""
 
 
 def refusal(error: DogwatchError) -> ApplicationError:
@@ -14,3 +20,11 @@ def expect_one(kind: type, arguments: tuple[object, ...]) -> None:
     """Refuse a start without input or with too much of it, which would otherwise fail each workflow task and never end."""
     if len(arguments) != 1 or not isinstance(arguments[0], kind):
         raise refusal(InvalidRequest(f"the workflow takes exactly one argument, a {kind.__name__} as JSON"))
+
+
+def expect_small(request: JobRequest) -> int:
+    """Refuse a request that is too large for a workflow's history; returns its size in bytes."""
+    size = len(request.model_dump_json().encode())
+    if size > MAX_REQUEST_BYTES:
+        raise refusal(InvalidRequest(f"the request has {size:,} bytes, at most {MAX_REQUEST_BYTES:,}: put long material into files"))
+    return size

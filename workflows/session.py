@@ -24,8 +24,12 @@ with workflow.unsafe.imports_passed_through():
     )
     from dogwatch.contracts.steps import EndSession
     from workflows import policies
-    from workflows.refusal import expect_one, refusal
+    from workflows.refusal import expect_one, expect_small, refusal
     from workflows.shield import certain, order
+
+
+_ENDED = (ChildWorkflowError, WorkflowAlreadyStartedError)
+"""A job's row and its own history say how it ended; one that ran before, under the same id, does not run again."""
 
 
 @workflow.defn(name=names.SESSION, failure_exception_types=[errors.DogwatchError])
@@ -72,7 +76,8 @@ class Session:
         if job.job_id in self.seen:
             return
         self._refuse_when_ending()
-        if len(self.queue) >= MAX_QUEUED_JOBS:
+        size = sum(expect_small(queued.request) for queued in (job, *self.queue))
+        if len(self.queue) >= MAX_QUEUED_JOBS or size > policies.SESSION_BYTES:
             raise refusal(errors.SessionFull())
         if job.request.session_id != self.input.session_id or job.request.tenant != self.input.tenant:
             raise refusal(errors.InvalidRequest("the job names another session or tenant"))
@@ -145,14 +150,13 @@ class Session:
             )
         )
         try:
-            child = self.child = await asyncio.shield(starting)
-            if self.cancelling:
-                child.cancel()
-            await asyncio.shield(child)
-        except (ChildWorkflowError, WorkflowAlreadyStartedError):
-            pass
+            with suppress(*_ENDED):
+                child = self.child = await asyncio.shield(starting)
+                if self.cancelling:
+                    child.cancel()
+                await asyncio.shield(child)
         except asyncio.CancelledError:
-            with suppress(ChildWorkflowError, WorkflowAlreadyStartedError):
+            with suppress(*_ENDED):
                 child = await starting
                 child.cancel()
                 await child
@@ -182,7 +186,7 @@ class Session:
         """One lazy timer: it sleeps to the end as known when it began and then looks again, so that a touch costs no event."""
         while not self._over():
             await workflow.wait_condition(self._idle)
-            await workflow.sleep(max(self.expires_at - workflow.now(), policies.SECOND), summary="time to live")
+            await workflow.sleep(self.expires_at - workflow.now(), summary="time to live")
 
     # --- small verbs --------------------------------------------------------------------------------------------------------------
 

@@ -1,6 +1,6 @@
 """Rows of results: what was collected, how jobs and sessions end, all or nothing."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from sqlalchemy import text
@@ -15,17 +15,20 @@ from dogwatch.contracts.workspace import Changes, ManifestKind
 from dogwatch.errors import LeaseLost, NotFound
 from dogwatch.ports import Collection, CollectionOpening
 from dogwatch.store.engine import Database, encode, one, plain, rows
-from dogwatch.store.manifests import manifest_ref, store_manifest
+from dogwatch.store.manifests import manifest_ref, store_manifests
 
 _OPEN = text("""
 update attempts a set lease = lease + 1 from jobs j where a.id = :id and j.id = a.job_id
 returning a.lease, a.ended_at, a.workspace_manifest, a.transcript_manifest, a.progress ->> 'session_id' as cli_session,
   a.usage, j.id as job_id, j.status, j.input_manifest, j.changes
 """)
+# The job's row is locked first, as everywhere else: whoever ends the job at the same time waits instead of locking us out.
 _END_ATTEMPT = text("""
-update attempts set state = 'ended', ended_at = coalesce(ended_at, now()), verdict = cast(:verdict as jsonb), usage = cast(:usage as jsonb),
-  workspace_manifest = coalesce(:workspace, workspace_manifest), transcript_manifest = coalesce(:transcript, transcript_manifest)
-where id = :id and lease = :lease returning next_seq
+with job as (select id from jobs where id = :job for no key update)
+update attempts a set state = 'ended', ended_at = coalesce(a.ended_at, now()), verdict = cast(:verdict as jsonb),
+  usage = cast(:usage as jsonb), workspace_manifest = coalesce(:workspace, a.workspace_manifest),
+  transcript_manifest = coalesce(:transcript, a.transcript_manifest)
+from job where a.id = :id and a.job_id = job.id and a.lease = :lease returning a.id
 """)
 # What an attempt saved last is the job's result where the ending itself brought none.
 _LAST_SAVED = "(select a.{} from attempts a where a.job_id = jobs.id and a.{} is not null order by a.number desc limit 1)"
@@ -35,7 +38,7 @@ _END_JOB = text(f"""
 update jobs set status = :status, verdict = cast(:verdict as jsonb), text = :text, usage = cast(:usage as jsonb),
   changes = cast(:changes as jsonb), events = :events, output_manifest = coalesce(:workspace, {_SAVED_FILES}),
   transcript_manifest = coalesce(:transcript, {_SAVED_WORDS}), finished_at = now()
-where id = :id and status in ('accepted', 'queued', 'running')
+where id = :id and status in ('accepted', 'queued', 'running') returning output_manifest as workspace, transcript_manifest as transcript
 """)
 _MOVE_SESSION = text("""
 update sessions set workspace_manifest = coalesce(:workspace, workspace_manifest),
@@ -54,9 +57,11 @@ on conflict (id) do update set status = excluded.status, verdict = excluded.verd
 _LATE_RESULT = text(f"""
 update jobs set output_manifest = coalesce(output_manifest, {_SAVED_FILES}),
   transcript_manifest = coalesce(transcript_manifest, {_SAVED_WORDS})
-where id = :id returning tenant, session_id, output_manifest, transcript_manifest
+where id = :id returning tenant, session_id, output_manifest as workspace, transcript_manifest as transcript
 """)
-_ENDING = text("select status, verdict from jobs where id = :id")
+_ENDING = text("""
+select status, verdict from jobs where id = :id and tenant = :tenant and status not in ('accepted', 'queued', 'running')
+""")
 _CLOSE_ATTEMPTS = text("""
 update attempts set state = 'ended', ended_at = now(), lease = lease + 1, verdict = coalesce(verdict, cast(:verdict as jsonb))
 where job_id = :id and ended_at is null
@@ -78,13 +83,15 @@ class Endings:
 
     async def open_collection(self, attempt_id: str) -> CollectionOpening:
         """See `ports.Records`."""
-        async with self.db.begin() as connection:
-            row = await one(connection, _OPEN, id=attempt_id)
-            if row is None:
-                raise NotFound(f"there is no attempt {attempt_id}")
-            done = await self._done(connection, row) if row.ended_at is not None and row.workspace_manifest else None
-            source = await manifest_ref(connection, row.input_manifest)
-            return CollectionOpening(attempt_id, row.lease, source, done, row.cli_session)
+        row = await self.db.one(_OPEN, id=attempt_id)
+        if row is None:
+            raise NotFound(f"there is no attempt {attempt_id}")
+        done = source = None
+        if row.input_manifest or row.workspace_manifest:
+            async with self.db.begin() as connection:
+                source = await manifest_ref(connection, row.input_manifest)
+                done = await self._done(connection, row) if row.ended_at is not None and row.workspace_manifest else None
+        return CollectionOpening(attempt_id, row.lease, source, done, row.cli_session)
 
     async def _done(self, connection: AsyncConnection, row: Row[Any]) -> Collected:
         usage, events, attempts = await self._sums(connection, row.job_id)
@@ -101,36 +108,20 @@ class Endings:
     async def commit_collection(self, collection: Collection) -> Collected:
         """See `ports.Records`."""
         async with self.db.begin() as connection:
-            workspace = transcript = None
-            if collection.workspace is not None:
-                workspace = await store_manifest(connection, collection.tenant, ManifestKind.WORKSPACE, collection.workspace)
-            if collection.transcript is not None:
-                transcript = await store_manifest(connection, collection.tenant, ManifestKind.TRANSCRIPT, collection.transcript)
+            trees = {ManifestKind.WORKSPACE: collection.workspace, ManifestKind.TRANSCRIPT: collection.transcript}
+            refs = await store_manifests(connection, collection.tenant, {kind: tree for kind, tree in trees.items() if tree is not None})
+            workspace, transcript = refs.get(ManifestKind.WORKSPACE), refs.get(ManifestKind.TRANSCRIPT)
             stored = {
                 "workspace": workspace.manifest_id if workspace else None,
                 "transcript": transcript.manifest_id if transcript else None,
             }
-            attempt = {"id": collection.attempt_id, "lease": collection.lease, "verdict": encode(collection.verdict)}
-            if await one(connection, _END_ATTEMPT, **attempt, usage=encode(collection.usage), **stored) is None:
+            attempt = {"id": collection.attempt_id, "job": collection.job_id, "lease": collection.lease}
+            words = {"verdict": encode(collection.verdict), "usage": encode(collection.usage)}
+            if await one(connection, _END_ATTEMPT, **attempt, **words, **stored) is None:
                 raise LeaseLost
             usage, events, attempts = await self._sums(connection, collection.job_id)
             if collection.ending is not None:
-                await connection.execute(
-                    _END_JOB,
-                    {
-                        "id": collection.job_id,
-                        "status": collection.ending.status,
-                        "verdict": encode(collection.ending.verdict),
-                        "text": plain(collection.text),
-                        "usage": encode(usage),
-                        "changes": encode(collection.changes),
-                        "events": events,
-                        **stored,
-                    },
-                )
-                if collection.session_id:
-                    session = {"session": collection.session_id, "tenant": collection.tenant, "job": collection.job_id}
-                    await connection.execute(_MOVE_SESSION, {**session, **stored})
+                await self._end(connection, collection, collection.ending, {**stored, "usage": encode(usage), "events": events})
             return Collected(
                 workspace=workspace,
                 transcript=transcript,
@@ -141,6 +132,17 @@ class Endings:
                 attempts=attempts,
             )
 
+    async def _end(self, connection: AsyncConnection, collection: Collection, ending: Ending, values: Mapping[str, object]) -> None:
+        """Write the job's end, and have its session go on from it; a job that has ended before stays as it is, and so does the session."""
+        words = {"verdict": encode(ending.verdict), "text": plain(collection.text), "changes": encode(collection.changes)}
+        result = await one(connection, _END_JOB, id=collection.job_id, status=ending.status, **words, **values)
+        if result is not None and collection.session_id:
+            await self._move_session(connection, collection.session_id, collection.tenant, collection.job_id, result)
+
+    async def _move_session(self, connection: AsyncConnection, session_id: str, tenant: str, job_id: str, result: Row[Any]) -> None:
+        owner = {"session": session_id, "tenant": tenant, "job": job_id}
+        await connection.execute(_MOVE_SESSION, {**owner, "workspace": result.workspace, "transcript": result.transcript})
+
     async def _sums(self, connection: AsyncConnection, job_id: str) -> tuple[Usage, int, int]:
         usage, events, attempts = Usage(), 0, 0
         for row in await rows(connection, _SUMS, job=job_id):
@@ -149,20 +151,25 @@ class Endings:
 
     async def end_job(self, job_id: str, request: JobRequest, ending: Ending) -> Ending:
         """See `ports.Records`."""
+        held = await self._ending(job_id, request.tenant)
+        if held is not None:
+            return held
         values: dict[str, object] = {"id": job_id, "status": ending.status, "verdict": encode(ending.verdict)}
         owner = {"tenant": request.tenant, "session": request.session_id, "request": encode(request)}
         words = {"prompt": plain((request.task.prompt or "")[:500]), "labels": encode(request.labels)}
         async with self.db.begin() as connection:
             written = await connection.execute(_LATE_END, {**values, **owner, **words})
-            if not written.rowcount:  # it has ended before: that word holds
-                row = await one(connection, _ENDING, id=job_id)
-                return Ending(status=JobStatus(row.status), verdict=Verdict.model_validate(row.verdict)) if row is not None else ending
-            await connection.execute(_CLOSE_ATTEMPTS, {"id": job_id, "verdict": encode(ending.verdict)})
-            job = await one(connection, _LATE_RESULT, id=job_id)
-            if job is not None and job.session_id:
-                result = {"workspace": job.output_manifest, "transcript": job.transcript_manifest}
-                await connection.execute(_MOVE_SESSION, {"session": job.session_id, "tenant": job.tenant, "job": job_id, **result})
-            return ending
+            if written.rowcount:
+                await connection.execute(_CLOSE_ATTEMPTS, {"id": job_id, "verdict": encode(ending.verdict)})
+                job = await one(connection, _LATE_RESULT, id=job_id)
+                if job is not None and job.session_id:
+                    await self._move_session(connection, job.session_id, job.tenant, job_id, job)
+                return ending
+        return await self._ending(job_id, request.tenant) or ending  # somebody else was faster: that word holds
+
+    async def _ending(self, job_id: str, tenant: str) -> Ending | None:
+        row = await self.db.one(_ENDING, id=job_id, tenant=tenant)
+        return Ending(status=JobStatus(row.status), verdict=Verdict.model_validate(row.verdict)) if row is not None else None
 
     async def end_session(self, session_id: str, state: SessionState, withdrawn: Sequence[str]) -> None:
         """See `ports.Records`."""

@@ -19,7 +19,7 @@ from dogwatch.errors import DatabaseUnavailable, DogwatchError, StorageFull
 
 DISK_FULL = "53100"
 CONNECT_S = 5
-"""Seconds that a connection may take to open, or to become free."""
+"""Seconds that a connection may take to open."""
 Answer = TypeVar("Answer")
 
 
@@ -30,14 +30,13 @@ class Database:
     """
 
     def __init__(self, url: str, *, pool_size: int = 10, statement_timeout_s: float = 30.0) -> None:
-        """`url` is a SQLAlchemy URL of the driver psycopg."""
+        """`url` is a SQLAlchemy URL of the driver psycopg. At most `pool_size` connections are open; who finds none free waits in line."""
         self.url = url
-        self._patience_s = statement_timeout_s + 2 * CONNECT_S
+        self._patience_s = statement_timeout_s + 2 * CONNECT_S  # for the whole transaction, the wait in line included
         self.engine: AsyncEngine = create_async_engine(
             url,
             pool_size=pool_size,
-            max_overflow=pool_size,
-            pool_timeout=CONNECT_S,
+            max_overflow=0,
             pool_use_lifo=True,
             connect_args={
                 "connect_timeout": CONNECT_S,
@@ -47,6 +46,8 @@ class Database:
                 "options": f"-c statement_timeout={int(statement_timeout_s * 1000)} -c timezone=UTC",
             },
         )
+        # The pool's own queue lets whoever comes past take a connection before those that wait; here the first in line is next.
+        self._turn = asyncio.Semaphore(pool_size)
         event.listen(self.engine.sync_engine, "checkout", _refuse_a_lost_connection)
         # The same pool without BEGIN and COMMIT: a single statement is a transaction of its own, in one round trip instead of three.
         self._single = self.engine.sync_engine.execution_options(isolation_level="AUTOCOMMIT")
@@ -55,7 +56,7 @@ class Database:
     async def begin(self) -> AsyncIterator[AsyncConnection]:
         """One transaction: committed at the end, rolled back on any error."""
         with _typed():
-            async with asyncio.timeout(self._patience_s), self.engine.begin() as connection:
+            async with asyncio.timeout(self._patience_s), self._turn, self.engine.begin() as connection:
                 yield connection
 
     async def one(self, statement: TextClause, **values: object) -> Row[Any] | None:
@@ -76,7 +77,7 @@ class Database:
                 return read(connection.execute(statement, values))
 
         with _typed():
-            async with asyncio.timeout(self._patience_s):
+            async with asyncio.timeout(self._patience_s), self._turn:
                 return await greenlet_spawn(work)  # one switch of stacks instead of one per call of the driver
 
     async def check(self) -> None:

@@ -42,7 +42,7 @@ select * from entry where not :changed or change <> 'unchanged' order by path li
 """)
 _ENTRY = text("""
 select path, kind, mode, size, sha256, target, reason, repo_config, 'unchanged' as change
-from manifest_entries where manifest_id = :manifest and path = :path
+from manifest_entries where manifest_id = :manifest and sha256(path) = sha256(:path)
 """)
 _MAIN_TRANSCRIPT = text("""
 select path, kind, mode, size, sha256, target, reason, repo_config, 'unchanged' as change

@@ -9,7 +9,7 @@ from sqlalchemy.engine import Row
 
 from dogwatch.contracts.sandbox import Provider
 from dogwatch.ports import Stray
-from dogwatch.store.engine import Database, one, rows
+from dogwatch.store.engine import Database
 
 _COLUMNS = "name, provider, job_id, sandbox_id, created_at, state"
 _STRAYS = text(f"select {_COLUMNS} from sandboxes where state <> 'ended' and created_at < now() - :grace order by created_at limit :most")
@@ -26,20 +26,17 @@ class Janitors:
 
     async def strays(self, grace: timedelta, most: int) -> Sequence[Stray]:
         """Unsettled sandboxes older than `grace`, the oldest first."""
-        async with self.db.begin() as connection:
-            return [_stray(row) for row in await rows(connection, _STRAYS, grace=grace, most=most)]
+        return [_stray(row) for row in await self.db.rows(_STRAYS, grace=grace, most=most)]
 
     async def stray(self, name: str) -> Stray | None:
         """The row of one sandbox."""
-        async with self.db.begin() as connection:
-            row = await one(connection, _STRAY, name=name)
-            return _stray(row) if row is not None else None
+        row = await self.db.one(_STRAY, name=name)
+        return _stray(row) if row is not None else None
 
     async def older_than(self, stray: Stray, grace: timedelta) -> bool:
         """Whether a sandbox is older than `grace`, by the database's clock."""
-        async with self.db.begin() as connection:
-            row = await one(connection, _OLDER, created=stray.created_at, grace=grace)
-            return row is not None and bool(row.older)
+        row = await self.db.one(_OLDER, created=stray.created_at, grace=grace)
+        return row is not None and bool(row.older)
 
 
 def _stray(row: Row[Any]) -> Stray:

@@ -2,10 +2,12 @@
 
 import asyncio
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from datetime import timedelta
+from typing import Any
 
 from sqlalchemy import text
+from sqlalchemy.engine import Row
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from dogwatch.contracts.workspace import Entry, EntryKind, Manifest, ManifestKind, ManifestRef
@@ -16,64 +18,108 @@ from dogwatch.store.engine import Database, one, plain, rows
 
 _INSERT = text("""
 insert into manifests (id, tenant, kind, digest, files, bytes, complete, limit_hit)
-values (:id, :tenant, :kind, :digest, :files, :bytes, :complete, :limit) on conflict (id) do nothing
+select id, :tenant, kind, digest, files, bytes, complete, limit_hit
+from unnest(cast(:ids as text[]), cast(:kinds as text[]), cast(:digests as bytea[]), cast(:files as int[]), cast(:bytes as bigint[]),
+  cast(:complete as bool[]), cast(:limits as text[])) as m(id, kind, digest, files, bytes, complete, limit_hit)
+on conflict (id) do nothing returning id
 """)
 _INSERT_ENTRIES = text("""
 insert into manifest_entries (manifest_id, position, path, kind, mode, size, sha256, target, reason, repo_config)
-select :id, position, path, kind, mode, size, sha256, target, reason, repo_config
-from unnest(cast(:paths as bytea[]), cast(:kinds as text[]), cast(:modes as int[]), cast(:sizes as bigint[]), cast(:digests as bytea[]),
-  cast(:targets as bytea[]), cast(:reasons as text[]), cast(:configs as bool[]))
-  with ordinality as entry(path, kind, mode, size, sha256, target, reason, repo_config, position)
+select * from unnest(cast(:manifests as text[]), cast(:positions as int[]), cast(:paths as bytea[]), cast(:kinds as text[]),
+  cast(:modes as int[]), cast(:sizes as bigint[]), cast(:digests as bytea[]), cast(:targets as bytea[]), cast(:reasons as text[]),
+  cast(:configs as bool[]))
 """)
 _REF = text("select id, digest, files, bytes, complete from manifests where id = :id")
-_ENTRIES = text("""
-select path, kind, mode, size, sha256, target, reason, repo_config from manifest_entries where manifest_id = :id order by position
+_LOAD = text("""
+select m.complete, m.limit_hit, e.path, e.kind, e.mode, e.size, e.sha256, e.target, e.reason, e.repo_config
+from manifests m left join manifest_entries e on e.manifest_id = m.id where m.id = :id order by e.position
 """)
-_HEAD = text("select complete, limit_hit from manifests where id = :id")
 _NOTE = text("""
 insert into blobs (sha256, size) select sha256, size from unnest(cast(:digests as bytea[]), cast(:sizes as bigint[])) as b(sha256, size)
-on conflict (sha256) do update set last_put_at = now() where not blobs.deleting
+on conflict (sha256) do update set last_put_at = now() where blobs.deleting_since is null
 returning sha256, stored
 """)
-_STORED = text("update blobs set stored = true where sha256 = any(cast(:digests as bytea[])) and not stored")
-_MARK_DELETING = text("""
-update blobs set deleting = true where sha256 in (
-  select b.sha256 from blobs b where (b.last_put_at < now() - :grace or b.deleting)
-    and not exists (select 1 from manifest_entries e where e.sha256 = b.sha256)
-    and not exists (select 1 from events e where e.sha256 = b.sha256)
-    and not exists (select 1 from jobs j where j.prompt_sha256 = b.sha256)
-  order by b.last_put_at limit :most for update skip locked)
-returning sha256
+# The lock keeps a collection away until the caller's transaction has named the blobs. Marking is a hint that saves later puts: it waits
+# for nobody, and so never deadlocks.
+_HOLD = text("""
+with held as materialized (
+  select sha256 from blobs where sha256 = any(cast(:digests as bytea[])) and deleting_since is null order by sha256 for key share
+), marked as (
+  update blobs set stored = true where sha256 in (
+    select sha256 from blobs where sha256 = any(cast(:digests as bytea[])) and not stored and deleting_since is null
+    for no key update skip locked)
+)
+select count(*) as held from held
 """)
-_FORGET = text("delete from blobs where sha256 = any(cast(:digests as bytea[])) and deleting")
+_UNNAMED = """not exists (select 1 from manifest_entries e where e.sha256 = b.sha256)
+  and not exists (select 1 from events e where e.sha256 = b.sha256)
+  and not exists (select 1 from jobs j where j.prompt_sha256 = b.sha256)"""
+_CANDIDATES = text(f"""
+select b.sha256 from blobs b
+where (b.last_put_at < now() - :grace and b.deleting_since is null or b.deleting_since < now() - :abandoned) and {_UNNAMED}
+order by b.last_put_at limit :most for update skip locked
+""")
+_MARK_DELETING = text(f"""
+update blobs b set deleting_since = now() where b.sha256 = any(cast(:digests as bytea[])) and {_UNNAMED} returning b.sha256
+""")
+_FORGET = text("delete from blobs where sha256 = any(cast(:digests as bytea[])) and deleting_since is not null")
+ABANDONED_AFTER = timedelta(minutes=10)
+"""A collection that has not ended by then is taken over: far longer than a batch takes, so that two never delete the same blob, between
+which a put might fall."""
 COLLECTION_WAIT_S = 60.0
 """Longest wait of a put for the collection of the same blob to end."""
 
 
 async def store_manifest(connection: AsyncConnection, tenant: str, kind: ManifestKind, tree: Tree) -> ManifestRef:
-    """Write a manifest and its entries unless the tenant has the same one already; inside the caller's transaction."""
+    """Write one manifest, as `store_manifests` does."""
+    return (await store_manifests(connection, tenant, {kind: tree}))[kind]
+
+
+async def store_manifests(connection: AsyncConnection, tenant: str, trees: Mapping[ManifestKind, Tree]) -> dict[ManifestKind, ManifestRef]:
+    """Write manifests and their entries unless the tenant has the same ones already; inside the caller's transaction."""
+    refs = {kind: _new_ref(tenant, kind, tree) for kind, tree in trees.items()}
+    heads = {
+        "ids": [ref.manifest_id for ref in refs.values()],
+        "kinds": list(refs),
+        "digests": [bytes.fromhex(ref.digest) for ref in refs.values()],
+        "files": [ref.files for ref in refs.values()],
+        "bytes": [ref.bytes for ref in refs.values()],
+        "complete": [ref.complete for ref in refs.values()],
+        "limits": [tree.manifest.limit for tree in trees.values()],
+    }
+    new = {row.id for row in await rows(connection, _INSERT, tenant=tenant, **heads)} if refs else set()
+    listed = [
+        (refs[kind].manifest_id, position, entry)
+        for kind, tree in trees.items()
+        if refs[kind].manifest_id in new
+        for position, entry in enumerate(tree.manifest.entries, start=1)
+    ]
+    if listed:
+        await connection.execute(_INSERT_ENTRIES, _columns(listed))
+        await hold_blobs(connection, {entry.sha256 for _, _, entry in listed if entry.sha256})
+    return refs
+
+
+def _new_ref(tenant: str, kind: ManifestKind, tree: Tree) -> ManifestRef:
     manifest = tree.manifest
-    ref = ManifestRef(
+    return ManifestRef(
         manifest_id=new_id("manifest", tenant, kind, tree.digest, manifest.limit or ""),
         digest=tree.digest,
         files=manifest.files,
         bytes=manifest.size,
         complete=manifest.complete,
     )
-    values = {
-        "id": ref.manifest_id,
-        "tenant": tenant,
-        "kind": kind,
-        "digest": bytes.fromhex(tree.digest),
-        "files": ref.files,
-        "bytes": ref.bytes,
-    }
-    inserted = await connection.execute(_INSERT, {**values, "complete": manifest.complete, "limit": manifest.limit})
-    if inserted.rowcount and manifest.entries:
-        await connection.execute(_INSERT_ENTRIES, {"id": ref.manifest_id, **_columns(manifest.entries)})
-        digests = sorted({bytes.fromhex(entry.sha256) for entry in manifest.entries if entry.sha256})
-        await connection.execute(_STORED, {"digests": digests})
-    return ref
+
+
+async def hold_blobs(connection: AsyncConnection, digests: Collection[str]) -> None:
+    """Keep blobs, announced and put before, from being collected until the caller's transaction, which names them, has ended.
+
+    Raises StorageUnavailable where one has been collected already: the step that is repeated then puts it anew.
+    """
+    if digests:
+        row = await one(connection, _HOLD, digests=[bytes.fromhex(sha) for sha in digests])
+        if row is None or row.held != len(digests):
+            raise StorageUnavailable("a blob was collected before it was named: more than the grace has passed since it was announced")
 
 
 async def manifest_ref(connection: AsyncConnection, manifest_id: str | None) -> ManifestRef | None:
@@ -88,8 +134,11 @@ async def manifest_ref(connection: AsyncConnection, manifest_id: str | None) -> 
 
 async def load_manifest(connection: AsyncConnection, manifest_id: str) -> Manifest:
     """A stored manifest with all its entries. Raises NotFound."""
-    head = await one(connection, _HEAD, id=manifest_id)
-    if head is None:
+    return _manifest(manifest_id, await rows(connection, _LOAD, id=manifest_id))
+
+
+def _manifest(manifest_id: str, found: Sequence[Row[Any]]) -> Manifest:
+    if not found:
         raise NotFound(f"there is no manifest {manifest_id}")
     entries = [
         Entry.model_construct(
@@ -102,13 +151,17 @@ async def load_manifest(connection: AsyncConnection, manifest_id: str) -> Manife
             reason=row.reason,
             repo_config=row.repo_config,
         )
-        for row in await rows(connection, _ENTRIES, id=manifest_id)
+        for row in found
+        if row.path is not None
     ]
-    return Manifest.model_construct(entries=tuple(entries), complete=head.complete, limit=head.limit_hit)
+    return Manifest.model_construct(entries=tuple(entries), complete=found[0].complete, limit=found[0].limit_hit)
 
 
-def _columns(entries: Sequence[Entry]) -> dict[str, list[object]]:
+def _columns(listed: Sequence[tuple[str, int, Entry]]) -> dict[str, list[object]]:
+    entries = [entry for _, _, entry in listed]
     return {
+        "manifests": [manifest for manifest, _, _ in listed],
+        "positions": [position for _, position, _ in listed],
         "paths": [_bytes(entry.path) for entry in entries],
         "kinds": [entry.kind.value for entry in entries],
         "modes": [entry.mode for entry in entries],
@@ -137,8 +190,7 @@ class Manifests:
 
     async def manifest(self, manifest_id: str) -> Manifest:
         """See `ports.Records`."""
-        async with self.db.begin() as connection:
-            return await load_manifest(connection, manifest_id)
+        return _manifest(manifest_id, await self.db.rows(_LOAD, id=manifest_id))
 
     async def note_blobs(self, blobs: Mapping[str, int]) -> Sequence[str]:
         """See `ports.Records`."""
@@ -147,9 +199,8 @@ class Manifests:
         deadline = time.monotonic() + COLLECTION_WAIT_S
         while missing:
             ordered = sorted(missing)
-            values = {"digests": [bytes.fromhex(sha) for sha in ordered], "sizes": [missing[sha] for sha in ordered]}
-            async with self.db.begin() as connection:
-                noted = await rows(connection, _NOTE, **values)
+            digests, sizes = [bytes.fromhex(sha) for sha in ordered], [missing[sha] for sha in ordered]
+            noted = await self.db.rows(_NOTE, digests=digests, sizes=sizes)
             to_put.extend(bytes(row.sha256).hex() for row in noted if not row.stored)
             for row in noted:
                 del missing[bytes(row.sha256).hex()]
@@ -162,9 +213,11 @@ class Manifests:
     async def mark_deleting(self, grace: timedelta, most: int = 1000) -> Sequence[str]:
         """Blobs that nothing names and nobody put within `grace`, marked so that a new put waits; also those an earlier collection left."""
         async with self.db.begin() as connection:
-            return [bytes(row.sha256).hex() for row in await rows(connection, _MARK_DELETING, grace=grace, most=most)]
+            found = await rows(connection, _CANDIDATES, grace=grace, abandoned=ABANDONED_AFTER, most=most)
+            # Looked at again, now that nobody else can name them: a transaction that did may have ended between the look and the lock.
+            marked = await rows(connection, _MARK_DELETING, digests=[row.sha256 for row in found])
+        return [bytes(row.sha256).hex() for row in marked]
 
     async def forget_blobs(self, digests: Sequence[str]) -> None:
         """Remove the rows of blobs whose bytes are gone."""
-        async with self.db.begin() as connection:
-            await connection.execute(_FORGET, {"digests": [bytes.fromhex(sha) for sha in digests]})
+        await self.db.execute(_FORGET, digests=[bytes.fromhex(sha) for sha in digests])

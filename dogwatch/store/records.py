@@ -1,11 +1,12 @@
 """The Postgres make of the port `Records`."""
 
+import sqlalchemy.exc
 from sqlalchemy import text
 
 from dogwatch.errors import DatabaseUnavailable
 from dogwatch.store.attempts import Attempts
 from dogwatch.store.endings import Endings
-from dogwatch.store.engine import Database, one
+from dogwatch.store.engine import Database
 from dogwatch.store.events import Events
 from dogwatch.store.janitor import Janitors
 from dogwatch.store.manifests import Manifests
@@ -27,9 +28,11 @@ class PostgresRecords(Attempts, Events, Manifests, Endings, Janitors):
 
 
 async def deployment_id(db: Database) -> str:
-    """The id of this installation, a UUID made by the first migration."""
-    async with db.begin() as connection:
-        row = await one(connection, _DEPLOYMENT)
+    """The id of this installation, a UUID made by the first migration. Raises DatabaseUnavailable, also where no migration has run."""
+    try:
+        row = await db.one(_DEPLOYMENT)
+    except sqlalchemy.exc.ProgrammingError as error:
+        raise DatabaseUnavailable("the database has no tables: run the migrations") from error
     if row is None:
         raise DatabaseUnavailable("the database has no deployment row: run the migrations")
     return str(row.id)

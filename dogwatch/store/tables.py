@@ -142,6 +142,7 @@ jobs = Table(
     _one_of("status", "accepted", "queued", "running", "succeeded", "failed", "timed_out", "cancelled"),
     Index("ix_jobs_tenant_created", "tenant", "created_at", "id"),
     Index("ix_jobs_session", "session_id", "created_at", postgresql_where=text("session_id is not null")),
+    Index("ix_jobs_prompt_sha256", "prompt_sha256", postgresql_where=text("prompt_sha256 is not null")),
     Index("ix_jobs_unfinished", "created_at", postgresql_where=text("status in ('accepted', 'queued', 'running')")),
 )
 
@@ -221,7 +222,7 @@ blobs = Table(
     Column("sha256", LargeBinary, primary_key=True),
     Column("size", BigInteger, nullable=False),
     Column("stored", Boolean, nullable=False, server_default=text("false")),
-    Column("deleting", Boolean, nullable=False, server_default=text("false")),
+    _time("deleting_since"),
     _time("created_at", now=True),
     _time("last_put_at", now=True),
     Index("ix_blobs_last_put_at", "last_put_at"),

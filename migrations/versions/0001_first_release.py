@@ -52,7 +52,7 @@ def upgrade() -> None:
         sa.Column("sha256", sa.LargeBinary(), nullable=False),
         sa.Column("size", sa.BigInteger(), nullable=False),
         sa.Column("stored", sa.Boolean(), server_default=sa.text("false"), nullable=False),
-        sa.Column("deleting", sa.Boolean(), server_default=sa.text("false"), nullable=False),
+        sa.Column("deleting_since", sa.DateTime(timezone=True), nullable=True),
         sa.Column("created_at", sa.DateTime(timezone=True), server_default=sa.text("now()"), nullable=False),
         sa.Column("last_put_at", sa.DateTime(timezone=True), server_default=sa.text("now()"), nullable=False),
         sa.PrimaryKeyConstraint("sha256", name=op.f("pk_blobs")),
@@ -147,6 +147,7 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("id", name=op.f("pk_jobs")),
         sa.UniqueConstraint("tenant", "idempotency_key", name=op.f("uq_jobs_tenant_idempotency_key")),
     )
+    op.create_index("ix_jobs_prompt_sha256", "jobs", ["prompt_sha256"], unique=False, postgresql_where=sa.text("prompt_sha256 is not null"))
     op.create_index(
         "ix_jobs_session", "jobs", ["session_id", "created_at"], unique=False, postgresql_where=sa.text("session_id is not null")
     )
@@ -270,6 +271,7 @@ def downgrade() -> None:
     op.drop_table("manifest_entries")
     op.drop_index("ix_jobs_unfinished", table_name="jobs", postgresql_where=sa.text("status in ('accepted', 'queued', 'running')"))
     op.drop_index("ix_jobs_tenant_created", table_name="jobs")
+    op.drop_index("ix_jobs_prompt_sha256", table_name="jobs", postgresql_where=sa.text("prompt_sha256 is not null"))
     op.drop_index("ix_jobs_session", table_name="jobs", postgresql_where=sa.text("session_id is not null"))
     op.drop_table("jobs")
     op.drop_index("ix_transitions_subject", table_name="transitions")

@@ -132,10 +132,10 @@ async def test_tool_rules_hold_as_they_are_written(sandbox: PlainSandbox, model:
 
 
 async def test_a_stop_in_a_tool_leaves_nothing(sandbox: PlainSandbox, model: ScriptedModel) -> None:
-    """Not the CLI, not its shell, not a tool server, not what was put into the background."""
+    """Not the CLI, not its shell, not what a tool server or a command put into the background."""
     command = "setsid sleep 300 & touch started; python3 -c 'import time; time.sleep(300)'"
     model.load({"turns": [{"tool": "Bash", "input": {"command": command}}]})
-    server = StdioMcpServer(command="sh", args=("-c", "exec sleep 300"))
+    server = StdioMcpServer(command="sh", args=("-c", "setsid sleep 300 </dev/null >/dev/null 2>&1 & exit 1"))
     supervisor, _ = await begin(sandbox, "stop.1", options=AgentOptions(mcp_servers={"idle": server}))
     async with asyncio.timeout(PATIENCE):
         while not Path(sandbox.workspace, "started").exists():

@@ -1,12 +1,14 @@
 """What an agent tries against the machine that runs it, in a bubblewrap sandbox, checked from outside."""
 
 import asyncio
+import importlib.util
+import json
 import os
 import secrets
 import socket
 import stat
 import subprocess
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +20,7 @@ from dogwatch.contracts.sandbox import Network, Resources, SandboxSpec
 from dogwatch.errors import SandboxLost
 from dogwatch.ports import ExecResult, Sandbox
 from dogwatch.sandbox.local.provider import SANDBOX_UID, LocalSandboxes
+from dogwatch.testing.model import ScriptedModel
 from tests import hostile
 from tests.conformance.local import local_sandboxes
 from tests.conformance.sandboxes import LIFETIME, answer_of, elsewhere, new_name, sh, until
@@ -28,6 +31,9 @@ pytestmark = pytest.mark.bwrap
 CASES = hostile.cases("N")
 ACCOUNT = SANDBOX_UID if os.geteuid() == 0 else os.geteuid()
 """Who the agent is, seen from outside."""
+_WHEEL = importlib.util.find_spec("claude_agent_sdk")
+CLI = Path((_WHEEL and _WHEEL.origin) or "missing").parent / "_bundled" / "claude"
+"""The CLI that the wheel claude-agent-sdk carries; its package is not imported."""
 
 
 @dataclass
@@ -66,7 +72,6 @@ class World:
     canary: str
     service: Listener
     model: Listener
-    root: Path
 
     async def run(self, script: str) -> ExecResult:
         """What an agent's script gives; `{NAME}` as in the corpus."""
@@ -117,8 +122,7 @@ async def world(service: Listener, model: Listener, victim: psutil.Process) -> A
         made = await answer_of(await elsewhere(setup, body, name, env={**os.environ, "CANARY": canary}))
         neighbour = await provider.create(SandboxSpec(), name=new_name(), tags={}, lifetime=LIFETIME)
         await sh(neighbour, "echo private >note")
-        root = Path(setup.split("Path('")[1].split("'")[0])
-        yield World(provider, setup, await provider.attach(made), neighbour, victim, canary, service, model, root)
+        yield World(provider, setup, await provider.attach(made), neighbour, victim, canary, service, model)
         assert victim.status() != psutil.STATUS_ZOMBIE
         assert service.accepted == 0
         assert await sh(neighbour, "cat note; ls") == "private\nnote\n"
@@ -162,9 +166,7 @@ async def not_visible(world: World, result: ExecResult) -> None:
     """N-12: nothing of the neighbour, and of the machine's directories only those that every sandbox has."""
     assert world.neighbour.name.encode() not in result.stdout
     assert b"cannot access '/var/lib'" in result.stdout
-    assert set((await sh(world.sandbox, "ls /")).split()) <= set(
-        "bin dev dogwatch etc home lib lib32 lib64 libx32 opt proc sbin tmp usr workspace".split()
-    )
+    assert set((await sh(world.sandbox, "ls /")).split()) == VISIBLE
 
 
 async def no_sockets(world: World, result: ExecResult) -> None:
@@ -174,7 +176,10 @@ async def no_sockets(world: World, result: ExecResult) -> None:
     assert rest.splitlines()[-1] == b"SSH= DOCKER="
 
 
-CHECKS: dict[str, Callable[[World, ExecResult], object]] = {
+VISIBLE = {name for name in ("bin", "lib", "lib32", "lib64", "libx32", "sbin") if Path("/", name).exists()} | {
+    *("dev", "dogwatch", "etc", "home", "opt", "proc", "tmp", "usr", "workspace")
+}
+CHECKS: dict[str, Callable[[World, ExecResult], Awaitable[None]]] = {
     "N-01": no_canary,
     "N-02": no_such_process,
     "N-04": refused,
@@ -189,7 +194,7 @@ CHECKS: dict[str, Callable[[World, ExecResult], object]] = {
 async def test_corpus(world: World, case: hostile.Case) -> None:
     """Every case of group N has its right answer, and the world around is as it was."""
     check = CHECKS[case["id"]]
-    await check(world, await world.run(case["input"]))  # type: ignore[misc] - all of them are asynchronous
+    await check(world, await world.run(case["input"]))
 
 
 DENIED = {
@@ -205,7 +210,7 @@ DENIED = {
     "name service": "getent hosts example.com",
     "the internet": "timeout 5 bash -c 'exec 3<>/dev/tcp/8.8.8.8/53'",
     "private networks": "timeout 5 bash -c 'exec 3<>/dev/tcp/10.0.0.1/80' || timeout 5 bash -c 'exec 3<>/dev/tcp/169.254.169.254/80'",
-    "the machine by its other addresses": 'for a in 127.0.0.2 0.0.0.0 ::1; do timeout 5 bash -c "exec 3<>/dev/tcp/$a/{HOSTPORT}" && exit 0; done; exit 1',
+    "other loopback addresses": 'nc() { timeout 5 bash -c "exec 3<>/dev/tcp/$1/{HOSTPORT}"; }; nc 127.0.0.2 || nc 0.0.0.0 || nc ::1',
 }
 
 
@@ -236,11 +241,11 @@ async def test_no_descriptor_of_ours_inside(world: World) -> None:
 
 async def test_abstract_sockets_of_the_machine_are_out_of_reach(world: World) -> None:
     """A socket without a file belongs to the network namespace."""
-    name = secrets.token_hex(8)
+    name = f"dogwatch-{secrets.token_hex(8)}"
     with socket.socket(socket.AF_UNIX) as listener:
         listener.bind(f"\0{name}")
         listener.listen()
-        result = await world.run(f"python3 -c \"import socket; socket.socket(socket.AF_UNIX).connect('\\0{name}')\"")
+        result = await world.run(f"python3 -c \"import socket; socket.socket(socket.AF_UNIX).connect(chr(0) + '{name}')\"")
     assert result.exit_code != 0
     assert b"Connection refused" in result.stderr
 
@@ -254,7 +259,7 @@ async def test_the_model_and_nothing_else(world: World) -> None:
     assert world.sandbox.model_url == f"http://127.0.0.1:{world.model.port}"
 
 
-async def test_an_https_model_by_its_name(world: World) -> None:
+async def test_an_https_model_by_its_name() -> None:
     """The host's name means us inside, on its own port; a name that cannot be looked up outside ends the connection, not the relay."""
     async with local_sandboxes("bubblewrap", model_url="https://model.invalid") as (provider, _):
         sandbox = await provider.create(SandboxSpec(), name=new_name(), tags={}, lifetime=LIFETIME)
@@ -276,11 +281,11 @@ async def test_network_none_and_open(world: World) -> None:
 async def test_planted_programs_have_nobodys_rights(world: World) -> None:
     """A setuid program that an agent leaves belongs to the agent's account, and nobody else can reach it."""
     await sh(world.sandbox, "cp /usr/bin/id planted; chmod 6755 planted; chmod 777 .; ln -s /etc/shadow link; mkfifo pipe")
-    planted = world.root / world.sandbox.name / "workspace" / "planted"
+    planted = world.provider.root / world.sandbox.name / "workspace" / "planted"
     found = planted.stat()
     assert found.st_uid == ACCOUNT
     assert found.st_mode & stat.S_ISUID
-    assert not world.root.stat().st_mode & stat.S_IRWXO
+    assert not world.provider.root.stat().st_mode & stat.S_IRWXO
     if os.geteuid() == 0:
         with pytest.raises(PermissionError):
             subprocess.run([planted], user=65_534, group=65_534, extra_groups=[], cwd="/", check=False)
@@ -288,11 +293,11 @@ async def test_planted_programs_have_nobodys_rights(world: World) -> None:
 
 async def test_a_tree_built_against_removal_is_removed(world: World) -> None:
     """Depth beyond any path, directories without rights, links to elsewhere: all goes, and what links lead to stays."""
-    kept = world.root / "kept"
+    kept = world.provider.root / "kept"
     kept.mkdir()
     (kept / "file").write_text("here")
     script = f"""
-        ln -s {world.root}/kept out; ln -s / root; mkdir locked; touch locked/file; chmod 000 locked
+        ln -s {world.provider.root}/kept out; ln -s / root; mkdir locked; touch locked/file; chmod 000 locked
         python3 -c "
 import os
 for _ in range(3000):
@@ -303,7 +308,7 @@ open('bottom', 'w').close(); os.chmod('.', 0)"
     await sh(world.sandbox, script, timeout_s=120)
     assert await world.provider.terminate(world.sandbox.sandbox_id)
     assert (kept / "file").read_text() == "here"
-    assert not (world.root / world.sandbox.name).exists()
+    assert not (world.provider.root / world.sandbox.name).exists()
     (kept / "file").unlink()
     kept.rmdir()
 
@@ -355,3 +360,29 @@ async def test_the_same_as_an_unprivileged_user() -> None:
 
 async def _has(sandbox: Sandbox, path: str) -> bool:
     return (await sandbox.exec(["test", "-e", path])).exit_code == 0
+
+
+@pytest.mark.cli
+async def test_the_real_cli_works_inside() -> None:
+    """The CLI starts, asks the model through the relay, writes a file and runs a program with its tools."""
+    turns = [
+        {"tool": "Write", "input": {"file_path": "/workspace/greeting.txt", "content": "hello\n"}},
+        {"tool": "Bash", "input": {"command": "cat greeting.txt greeting.txt >twice.txt"}},
+        {"text": "Done."},
+    ]
+    with ScriptedModel({"turns": turns}) as model:
+        async with local_sandboxes("bubblewrap", agent=CLI, model_url=model.url) as (provider, _):
+            sandbox = await provider.create(SandboxSpec(), name=new_name(), tags={}, lifetime=LIFETIME)
+            assert "Claude Code" in (await sandbox.exec([sandbox.agent_command, "--version"], timeout_s=120)).stdout.decode()
+            flags = ["-p", "--output-format", "json", "--model", "claude-haiku-4-5", "--permission-mode", "bypassPermissions"]
+            settings = {
+                "ANTHROPIC_BASE_URL": sandbox.model_url or "",
+                "ANTHROPIC_API_KEY": "sk-ant-none",
+                "CLAUDE_CODE_DISABLE_NONESSENTIAL_TRAFFIC": "1",
+                "CLAUDE_CODE_MAX_RETRIES": "0",
+                "DISABLE_AUTOUPDATER": "1",
+            }
+            done = await sandbox.exec([sandbox.agent_command, *flags], stdin=b"Greet twice.", env=settings, timeout_s=240)
+            assert done.exit_code == 0, done
+            assert json.loads(done.stdout)["result"] == "Done."
+            assert await sh(sandbox, "cat twice.txt") == "hello\nhello\n"

@@ -13,6 +13,7 @@ import pytest
 from dogwatch.agent.status import ExitFacts, Status
 from dogwatch.agent.supervisor import RunFile, Supervisor
 from dogwatch.contracts.steps import StopReason
+from dogwatch.errors import CommandFailed
 from tests.plain_sandbox import PlainSandbox
 
 LONG = 60.0
@@ -412,6 +413,13 @@ async def test_files_may_be_laid_down_again_while_the_run_goes_on(sandbox: Plain
     await run.lay_down([RunFile("home/"), RunFile("prompt", b"other\n")])
     Path(sandbox.workspace, "gate").touch()
     assert (await ended(run)).rc == 7
+
+
+async def test_a_missing_program_is_named(tmp_path: Path) -> None:
+    """A person learns what to add to the image, before anything was started."""
+    bare = PlainSandbox(tmp_path, shell="/bin/dash", path="/nowhere")
+    with pytest.raises(CommandFailed, match="the sandbox has no program env"):
+        await Supervisor(bare, "job-1.1").lay_down([])
 
 
 async def test_files_are_for_their_owner_only(sandbox: PlainSandbox, run: Supervisor) -> None:

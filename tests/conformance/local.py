@@ -10,6 +10,7 @@ from typing import Literal
 
 from dogwatch.sandbox.local.provider import LocalSandboxes
 from dogwatch.sandbox.local.removal import remove_below
+from tests.conformance.sandboxes import PREFIX
 
 Isolation = Literal["bubblewrap", "processes"]
 _LEFT_S = 20.0
@@ -19,7 +20,7 @@ _LEFT_S = 20.0
 async def local_sandboxes(
     isolation: Isolation, agent: Path = Path("/bin/true"), model_url: str | None = None
 ) -> AsyncIterator[tuple[LocalSandboxes, str]]:
-    """A provider with a root of its own, and the source that makes the same one in another process. All its sandboxes end with the block."""
+    """A provider with a root of its own, and the source that makes the same one in another process. Its sandboxes end with the block."""
     mounts = _mounts()
     root = Path(tempfile.mkdtemp(prefix="dogwatch-test-", dir="/tmp"))
     provider = LocalSandboxes(root, agent_binary=agent, model_url=model_url, isolation=isolation)
@@ -28,7 +29,6 @@ async def local_sandboxes(
         f"provider = LocalSandboxes(Path({str(root)!r}), agent_binary=Path({str(agent)!r}),"
         f" model_url={model_url!r}, isolation={isolation!r})\n"
     )
-    names: set[str] = set()
     try:
         yield provider, setup
         names = {path.name for path in root.iterdir() if not path.name.startswith(".")}
@@ -49,7 +49,7 @@ def assert_nothing_left(root: Path, mounts: list[str]) -> None:
     while left := _processes_of(root):
         assert time.monotonic() < deadline, f"still running: {left}"
         time.sleep(0.05)
-    assert not list(Path("/sys/fs/cgroup").glob("**/dogwatch-dw-test-*"))
+    assert not list(Path("/sys/fs/cgroup").glob(f"**/dogwatch-{PREFIX}*"))
     assert _mounts() == mounts
 
 
@@ -66,6 +66,6 @@ def _processes_of(root: Path) -> list[str]:
         except OSError:
             continue
         ours = path.name == str(os.getpid()) or state == "Z"
-        if not ours and (bytes(root) in command or b"DOGWATCH_SANDBOX=dw-test-" in environment):
+        if not ours and (bytes(root) in command or f"DOGWATCH_SANDBOX={PREFIX}".encode() in environment):
             found.append(f"{path.name} {command!r}")
     return found

@@ -3,11 +3,12 @@
 import asyncio
 import hashlib
 import json
+import os
 import secrets
 import signal
 import sys
 import textwrap
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -19,13 +20,15 @@ from dogwatch.errors import CommandFailed, CommandTimeout, SandboxLost, SandboxR
 from dogwatch.ports import Sandbox, Sandboxes
 
 LIFETIME = timedelta(minutes=5)
+PREFIX = f"dw-test-{os.getpid()}-"
+"""How the names of this run begin."""
 PROJECT = Path(__file__).resolve().parents[2]
 WAIT_S = 60.0
 
 
 def new_name() -> str:
     """A name no other test uses."""
-    return f"dw-test-{secrets.token_hex(6)}"
+    return PREFIX + secrets.token_hex(6)
 
 
 async def until(condition: Callable[[], Awaitable[Any]], within_s: float = WAIT_S) -> Any:
@@ -322,7 +325,8 @@ class SandboxConformance:
         """Who has read enough closes the stream."""
         stream = sandbox.stream(["sh", "-c", "yes | head -c 10000000; sleep 4324"])
         await anext(stream)
-        await stream.aclose()  # type: ignore[attr-defined] - every make writes it as an asynchronous generator
+        assert isinstance(stream, AsyncGenerator)
+        await stream.aclose()
         assert await _commands(sandbox, "sleep 4324") == 0
 
     # --- launch ---

@@ -8,7 +8,6 @@ from dogwatch.ports import Sandboxes
 from tests.conformance.local import local_sandboxes
 from tests.conformance.sandboxes import SandboxConformance
 
-
 Made = tuple[Sandboxes, str]
 
 

@@ -12,7 +12,7 @@ from temporalio.exceptions import ApplicationError
 from dogwatch import errors, names
 from dogwatch.contracts.agent import Usage, Verdict, VerdictCode
 from dogwatch.contracts.cleanup import CleanupInput, Swept
-from dogwatch.contracts.job import Ending
+from dogwatch.contracts.job import Ending, JobStatus
 from dogwatch.contracts.sandbox import Provider, SandboxRef
 from dogwatch.contracts.steps import (
     AttemptOutcome,
@@ -64,8 +64,8 @@ def fail(code: str, *, retryable: bool = False, delay: float = 0.0) -> Behaviour
 
     async def behave(_: Step) -> object:
         await asyncio.sleep(delay)
-        known = errors.ERRORS[code]("no good")
-        raise ApplicationError(str(known), type=code, non_retryable=not retryable)
+        known = errors.ERRORS.get(code)
+        raise ApplicationError(str(known("no good")) if known else "no good", type=code, non_retryable=not retryable)
 
     return behave
 
@@ -107,6 +107,28 @@ class Gate:
         self.opened.set()
 
 
+@dataclass
+class Hang:
+    """A step that neither beats nor answers, however often it is tried, as on a worker that froze."""
+
+    entered: asyncio.Event = field(default_factory=asyncio.Event)
+    opened: asyncio.Event = field(default_factory=asyncio.Event)
+
+    async def __call__(self, _: Step) -> None:
+        """Hold."""
+        self.entered.set()
+        await self.opened.wait()
+
+    async def wait(self) -> None:
+        """Until the first execution is in."""
+        async with asyncio.timeout(WITHIN_S):
+            await self.entered.wait()
+
+    def open(self) -> None:
+        """Let all of them go; nobody waits for their answers any more."""
+        self.opened.set()
+
+
 def outcome(code: VerdictCode = VerdictCode.SUCCESS, *, transient: bool = False, cost: float = 0.5, text: str = "done") -> AttemptOutcome:
     """How an attempt's run ended."""
     verdict = Verdict(code=code, transient=transient, message=f"it came to {code}", remedy="Do something about it.")
@@ -128,7 +150,8 @@ class Hands:
         self.spent: dict[str, list[Usage]] = defaultdict(list)
         self.released: dict[str, int] = defaultdict(int)
         self.sandboxes: dict[str, list[str]] = defaultdict(list)
-        self.stop_opens: list[Gate] = []
+        self.stop_opens: list[Gate | Hang] = []
+        self._lost: set[int] = set()
         self._scripts: dict[str, list[Behaviour]] = defaultdict(list)
 
     def on(self, name: str, *behaviours: Behaviour) -> None:
@@ -140,6 +163,20 @@ class Hands:
         gate = Gate(result, error, deaf=deaf)
         self.on(name, gate)
         return gate
+
+    def hang(self, name: str, executions: int) -> Hang:
+        """Let a step's next executions neither beat nor answer."""
+        hang = Hang()
+        self.on(name, *[hang] * executions)
+        return hang
+
+    def lose_workspace_of(self, attempt: int) -> None:
+        """Let this attempt's collection find no sandbox any more."""
+        self._lost.add(attempt)
+
+    def end_row(self, job_id: str, status: JobStatus, verdict: Verdict) -> None:
+        """Somebody else ends the job's row."""
+        self.rows[job_id] = Ending(status=status, verdict=verdict)
 
     def agent_until_stopped(self) -> Gate:
         """Hold the run until `stop_agent` ends the agent: then it tells of a cancelled run, as the real step does."""
@@ -220,7 +257,8 @@ class Hands:
         total = Usage()
         for usage in self.spent[step.job_id]:
             total = total.plus(usage)
-        ref = ManifestRef(manifest_id=f"m-{step.attempt}", digest="0" * 64, files=1, bytes=1)
+        kept = step.attempt not in self._lost
+        ref = ManifestRef(manifest_id=f"m-{step.attempt}", digest="0" * 64, files=1, bytes=1) if kept else None
         return result or Collected(workspace=ref, transcript=ref, usage=total, attempt_usage=step.usage, events=7, attempts=step.attempt)
 
     @activity.defn(name=names.RELEASE_SANDBOX)

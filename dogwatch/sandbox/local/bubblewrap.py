@@ -14,6 +14,7 @@ RUNS: Final = "/dogwatch"
 HOME: Final = "/home/agent"
 AGENT: Final = "/opt/dogwatch/claude"
 PATH: Final = "/usr/local/bin:/usr/bin:/bin"
+_IGNORING: Final = ("env", "--ignore-signal=CHLD")
 _MIB: Final = 1 << 20
 _SHARED_MEMORY: Final = 64 * _MIB
 _SYSTEM: Final = ("/bin", "/lib", "/lib32", "/lib64", "/libx32", "/sbin")
@@ -28,7 +29,7 @@ _NAMESPACES: Final = ("--unshare-all", "--unshare-user", "--disable-userns", "--
 
 
 def arguments(directory: Path, spec: SandboxSpec, agent: Path, lifetime_s: float) -> list[str]:
-    """The command line of a sandbox whose workspace, runs, home and etc lie in `directory`; `{info}` stands for the descriptor of --info-fd."""
+    """The command line of a sandbox whose own files lie in `directory`; `{info}` stands for the descriptor of --info-fd."""
     temporary = str(min(spec.resources.disk_mib, spec.resources.memory_mib) * _MIB)
     network = ["--share-net"] if spec.network is Network.OPEN else []
     return [
@@ -45,7 +46,8 @@ def arguments(directory: Path, spec: SandboxSpec, agent: Path, lifetime_s: float
 
 def first_process(lifetime_s: float) -> list[str]:
     """The process that a sandbox lives as long as. It ignores SIGCHLD, by which the kernel clears away whatever is left to it."""
-    script = 'echo ready; exec env --ignore-signal=CHLD sleep "$0" </dev/null >/dev/null 2>&1'
+    ignoring = " ".join(_IGNORING)
+    script = f'{ignoring} true && echo ready && exec {ignoring} sleep "$0" </dev/null >/dev/null 2>&1'
     return [SHELL, "-c", script, str(lifetime_s)]
 
 
@@ -56,12 +58,13 @@ def write_etc(directory: Path, network: Network, model: ModelEndpoint) -> None:
     hosts = ["127.0.0.1 localhost sandbox", "::1 localhost"]
     if network is Network.MODEL and model.name:
         hosts.append(f"127.0.0.1 {model.name}")
+    name_servers = Path("/etc/resolv.conf")
     files = {
         "passwd": f"agent:x:1000:1000:agent:{HOME}:{SHELL}\nnobody:x:65534:65534:nobody:/:/usr/sbin/nologin\n",
         "group": "agent:x:1000:\nnogroup:x:65534:\n",
         "hosts": "".join(f"{line}\n" for line in hosts),
         "nsswitch.conf": f"passwd: files\ngroup: files\nhosts: {'files dns' if network is Network.OPEN else 'files'}\n",
-        "resolv.conf": Path("/etc/resolv.conf").read_text() if network is Network.OPEN else "",
+        "resolv.conf": name_servers.read_text() if network is Network.OPEN and name_servers.exists() else "",
     }
     for name, text in files.items():
         path = etc / name
@@ -75,7 +78,7 @@ def unusable(account: int | None, root: Path) -> str | None:
     if program is None:
         return "bubblewrap is not installed"
     tried = subprocess.run(
-        [program, *_NAMESPACES, *_system(), "--proc", "/proc", "--dev", "/dev", "--ro-bind", str(root), "/mnt", "true"],
+        [program, *_NAMESPACES, *_system(), "--proc", "/proc", "--dev", "/dev", "--ro-bind", str(root), "/mnt", *_IGNORING, "true"],
         stdin=subprocess.DEVNULL,
         capture_output=True,
         timeout=30,

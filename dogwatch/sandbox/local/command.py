@@ -131,6 +131,7 @@ async def started(order: Mapping[str, Any], markers: Mapping[str, str], *, stdin
                 env=markers,
                 cwd="/",
                 pass_fds=(order_fd, their_report),
+                start_new_session=True,  # Ctrl-C is for the worker, which then decides about its commands
             )
     except OSError as error:
         os.close(report)
@@ -160,6 +161,7 @@ def launch(order: Mapping[str, Any], markers: Mapping[str, str]) -> tuple[int, s
                 env=markers,
                 cwd="/",
                 pass_fds=(order_fd, their_report),
+                start_new_session=True,
                 timeout=_START_S,
                 check=False,
             )

@@ -14,8 +14,10 @@ _PORTS = {"http": 80, "https": 443}
 
 @dataclass(frozen=True)
 class ModelEndpoint:
-    """Where the model's API is. Inside a sandbox the same port of 127.0.0.1 leads there and the host's name means 127.0.0.1, so the address,
-    and with https its certificate, hold as they are."""
+    """Where the model's API is.
+
+    Inside a sandbox the host's name means 127.0.0.1, whose same port leads there: the address, and with https its certificate, hold.
+    """
 
     host: str
     port: int
@@ -29,7 +31,7 @@ class ModelEndpoint:
 
 
 def model_endpoint(url: str | None) -> ModelEndpoint:
-    """The endpoint of an address like `https://host[:port][/path]`; None is the CLI's default. Raises SettingsInvalid for what it cannot be."""
+    """The endpoint of an address like `https://host[:port][/path]`; None is the CLI's default. Raises SettingsInvalid."""
     try:
         parts = urlsplit(url or DEFAULT_URL)
         host, port = parts.hostname, parts.port or _PORTS[parts.scheme]

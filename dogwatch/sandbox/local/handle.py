@@ -32,7 +32,7 @@ class Inside:
 
 
 class LocalSandbox:
-    """The port `Sandbox` by a program that enters the sandbox's namespaces, or for plain processes its directory, and becomes the command."""
+    """The port `Sandbox`, by a program that goes into the sandbox and becomes the command."""
 
     def __init__(self, state: State, inside: Inside, model_url: str | None) -> None:
         self._state, self._inside = state, inside

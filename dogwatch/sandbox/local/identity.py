@@ -42,7 +42,7 @@ def open_handle(process: Process) -> int | None:
 
 
 def end(process: Process, timeout_s: float) -> bool:
-    """Kill it and wait until it is gone. True where it was running; raises TimeoutError where it is still there after `timeout_s` seconds."""
+    """Kill it and wait until it is gone. True where it was running; raises TimeoutError where that takes too long."""
     handle = _handle(process)
     if handle is None:
         return False

@@ -94,7 +94,7 @@ class Ledger:
 
     @contextmanager
     def lock(self, name: str, *, make: bool = False) -> Iterator[int | None]:
-        """Be the only one who makes or ends the sandbox of that name; gives the descriptor of its locked directory, None where there is none.
+        """Be the only one who makes or ends the sandbox of that name; gives a descriptor of its directory, None where there is none.
 
         Raises SandboxUnavailable where another process holds the lock for too long.
         """

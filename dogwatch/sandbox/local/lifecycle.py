@@ -4,7 +4,6 @@ import json
 import secrets
 import subprocess
 from collections.abc import Mapping
-from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -15,7 +14,6 @@ from dogwatch.errors import SandboxRefused, SandboxUnavailable
 from dogwatch.sandbox.local import bubblewrap
 from dogwatch.sandbox.local.command import program_argv
 from dogwatch.sandbox.local.endpoint import ModelEndpoint
-from dogwatch.sandbox.local.faults import machine_fault
 from dogwatch.sandbox.local.identity import end, wait_gone
 from dogwatch.sandbox.local.ledger import Ledger, State
 from dogwatch.sandbox.local.limits import cgroups_of, make_cgroups, remove_cgroups
@@ -142,6 +140,7 @@ def _start_keeper(order: Mapping[str, Any]) -> None:
         env={},
         cwd="/",
         pass_fds=(order["lock"],),
+        start_new_session=True,
     )
     try:
         problem = json.loads(done.stdout).get("error")

@@ -25,10 +25,10 @@ _END_S: Final = 10.0
 
 
 def process_limits(resources: Resources, *, own: bool, memory_held: bool) -> list[tuple[int, int]]:
-    """Limits (number, value) for setrlimit. `own` marks a command of ours; `memory_held` says that a cgroup limits the memory of all together.
+    """Limits (number, value) for setrlimit. `own` marks a command of ours; `memory_held` says that a cgroup limits memory.
 
-    Since Linux 5.14 processes are counted per user namespace, so RLIMIT_NPROC counts those of one sandbox. Without a cgroup memory is limited
-    per process only, by RLIMIT_DATA, and never below what the CLI needs.
+    Since Linux 5.14 processes are counted per user namespace, so RLIMIT_NPROC counts those of one sandbox. Without a cgroup memory
+    is limited per process only, by RLIMIT_DATA, and never below what the CLI needs.
     """
     limits = [
         (resource.RLIMIT_CORE, 0),

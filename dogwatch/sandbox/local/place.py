@@ -53,7 +53,7 @@ def make_own(directory: Path, account: int | None) -> None:
 
 
 def place_agent(binary: Path, root: Path, account: int | None) -> Path:
-    """Where the account inside can read the agent's CLI: as it is, or for root once beside the sandboxes, linked where the disk allows it."""
+    """Where the account inside can read the agent's CLI: as it is, or for root once beside the sandboxes, as a link or a copy."""
     try:
         real = binary.resolve(strict=True)
         found = real.stat()

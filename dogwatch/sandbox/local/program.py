@@ -3,7 +3,7 @@
 Run as `python -I -S program.py <name> <argument>...`; what it imports is the standard library and files of this room.
 """
 
-# ruff: noqa: PTH100, PTH120 - see identity.py
+# ruff: noqa: PTH120 - see identity.py
 
 import os.path
 import sys

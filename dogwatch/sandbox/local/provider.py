@@ -49,7 +49,7 @@ class LocalSandboxes:
         """
         account = sandbox_uid if os.geteuid() == 0 else None
         prepare_root(root, account)
-        self._root, self._agent_binary, self._model_url, self._allow_unisolated = root, agent_binary, model_url, allow_unisolated
+        self.root, self._agent_binary, self._model_url, self._allow_unisolated = root, agent_binary, model_url, allow_unisolated
         self._missing = bubblewrap.unusable(account, root) if isolation != "processes" else "plain processes were asked for"
         if self._missing and isolation == "bubblewrap":
             raise IsolationMissing(self._missing)
@@ -67,6 +67,8 @@ class LocalSandboxes:
         """See the port."""
         if spec.image is not None:
             raise SandboxRefused("the local provider has no images: leave sandbox.image out")
+        if lifetime <= timedelta(0):
+            raise SandboxRefused("a sandbox needs a lifetime of more than nothing")
         if self._missing and spec.network is not Network.OPEN:
             _LOG.warning("network_not_limited", sandbox=name, asked=spec.network.value, reason=self._missing)
         agent = self._agent()
@@ -107,7 +109,7 @@ class LocalSandboxes:
             )
 
     def _agent(self) -> Path:
-        return place_agent(self._agent_binary, self._root, self._lifecycle.account)
+        return place_agent(self._agent_binary, self.root, self._lifecycle.account)
 
     def _handle(self, state: State) -> LocalSandbox:
         if not state.isolated:

@@ -142,7 +142,9 @@ def test_random_bytes_never_raise(noise: bytes) -> None:
 
 
 JSON = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats() | st.text(), lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner)
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=3), inner, max_size=3),
+    max_leaves=4,
 )
 FIELDS = st.sampled_from(
     [
@@ -152,7 +154,9 @@ FIELDS = st.sampled_from(
 )
 
 
-@given(st.lists(st.tuples(st.sampled_from(["system", "assistant", "user", "result"]), st.dictionaries(FIELDS, JSON)), max_size=8))
+@given(
+    st.lists(st.tuples(st.sampled_from(["system", "assistant", "user", "result"]), st.dictionaries(FIELDS, JSON, max_size=6)), max_size=5)
+)
 def test_wrong_fields_never_break_the_fold(events: list[tuple[str, dict[str, Any]]]) -> None:
     """Every field may be anything; the state stays storable in JSON and Postgres, and the usage valid."""
     progress = Progress()

@@ -1,0 +1,5 @@
+"""`python -m dogwatch.cli`."""
+
+from dogwatch.cli import main
+
+main()
