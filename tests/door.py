@@ -213,7 +213,8 @@ async def open_door(
     )
     stop, port = asyncio.Event(), asyncio.Future[int]()
     serving = asyncio.create_task(serve(deps, stop, port=0, ready=port.set_result))
-    await asyncio.wait([serving, port], return_when=asyncio.FIRST_COMPLETED)
+    both: list[asyncio.Future[Any]] = [serving, port]
+    await asyncio.wait(both, return_when=asyncio.FIRST_COMPLETED)
     if serving.done():
         await serving
     try:

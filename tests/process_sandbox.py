@@ -38,15 +38,19 @@ class ProcessSandbox:
     ) -> ExecResult:
         """Run a command to its end."""
         process = await self._start(argv, cwd, env)
+        assert process.stdout and process.stderr
+        reading = asyncio.gather(process.stdout.read(), process.stderr.read())
         try:
             async with asyncio.timeout(timeout_s):
-                assert process.stdout and process.stderr
-                out, err, _ = await asyncio.gather(process.stdout.read(), process.stderr.read(), _feed(process, stdin))
+                await _feed(process, stdin)
+                out, err = await reading
                 code = await process.wait()
         except TimeoutError:
             raise CommandTimeout(f"{argv[0]} took over {timeout_s} s") from None
         finally:
-            await _end(process)
+            _kill(process)
+            await asyncio.gather(reading, return_exceptions=True)
+            await process.wait()
         return ExecResult(code if code >= 0 else 128 - code, out[:max_output], err[:max_output])
 
     async def stream(
@@ -64,7 +68,10 @@ class ProcessSandbox:
             if code not in (0, 1):
                 raise CommandFailed(f"{argv[0]} ended with {code}: {(await complaints)[-500:].decode('utf-8', 'replace')}")
         finally:
-            await _end(process)
+            _kill(process)
+            while await process.stdout.read(65536):  # asyncio's wait() does not return before the pipe is empty
+                continue
+            await process.wait()
             await asyncio.gather(feeding, complaints, return_exceptions=True)
 
     async def launch(self, argv: Sequence[str], *, cwd: str | None = None, env: Mapping[str, str] | None = None) -> None:
@@ -99,8 +106,7 @@ async def _feed(process: asyncio.subprocess.Process, stdin: AsyncIterable[bytes]
     process.stdin.close()
 
 
-async def _end(process: asyncio.subprocess.Process) -> None:
+def _kill(process: asyncio.subprocess.Process) -> None:
     if process.returncode is None:
         with suppress(ProcessLookupError):
             os.kill(process.pid, signal.SIGKILL)
-    await process.wait()

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from pydantic import SecretStr
 from sqlalchemy import text
 from temporalio.client import Client, WorkflowFailureError, WorkflowHandle
 from temporalio.exceptions import ApplicationError
@@ -113,7 +114,7 @@ async def a_world(client: Client, database_url: str, directory: Path, **settings
     async with AsyncExitStack() as closing:
         model = closing.enter_context(ScriptedModel())
         chosen = {"model_url": model.url, "scripted_model": True, **settings}
-        made = Settings(database_url=database_url, state_dir=directory, **chosen)
+        made = Settings(database_url=SecretStr(database_url), state_dir=directory, **chosen)
         db = Database(database_url)
         closing.push_async_callback(db.close)
         world = World(client, made, db, await PostgresRecords.connect(db), open_blobs(made), local_sandboxes(made), model)

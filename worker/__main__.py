@@ -58,7 +58,7 @@ def _http(settings: Settings, _: argparse.Namespace) -> int:
 
 
 def _migrate(settings: Settings, _: argparse.Namespace) -> int:
-    from worker.migration import migrate
+    from migrations.run import migrate
 
     migrate(settings.database_url.get_secret_value(), Path(__file__).resolve().parents[1])
     return 0

@@ -56,18 +56,25 @@ async def run_job(place: Place, screen: Screen, wanted: Run) -> int:
     packed = await asyncio.to_thread(pack, wanted.directory)
     async with place.client() as client:
         session_id = wanted.session_id or await _open(client, packed)
+        own = wanted.session_id is None and not wanted.keep
         try:
             job = await client.submit(submission, session_id=session_id, idempotency_key=secrets.token_hex(16))
-            screen.say(f"job {job.job_id}  {place.workflow(job.workflow_id)}")
-            job = await _follow_or_say_how(client, screen, job.job_id)
-            await report(place, client, screen, job)
-            if wanted.pull:
-                await _pull(client, screen, job, wanted.directory, packed)
-        finally:
-            if wanted.session_id is None and not wanted.keep:
-                with suppress(DogwatchError):  # it ends by itself
-                    await client.close_session(session_id)
+        except DogwatchError:
+            await _close(client, session_id if own else None)
+            raise
+        screen.say(f"job {job.job_id}  {place.workflow(job.workflow_id)}")
+        job = await _follow_or_say_how(client, screen, job.job_id)
+        await report(place, client, screen, job)
+        if wanted.pull:
+            await _pull(client, screen, job, wanted.directory, packed)
+        await _close(client, session_id if own else None)
         return outcome.of_job(job)
+
+
+async def _close(client: HttpClient, session_id: str | None) -> None:
+    if session_id is not None:
+        with suppress(DogwatchError):  # it ends by itself
+            await client.close_session(session_id)
 
 
 async def _open(client: HttpClient, packed: bytes) -> str:

@@ -62,23 +62,25 @@ class _Pull:
         for path in stale:
             self._tree.drop(shown(path))
         fault = await self._read(self._choose(stale), first=False)
-        self._settle(stale, after, await self._scan(), arrived=fault is None)
-        return fault
+        final = await self._scan()
+        self._settle(stale, after, final)
+        missing = [path for path in stale if path in final and shown(path) not in self._tree]
+        if missing and fault is None:  # tar could have read them and did not
+            for path in missing:
+                self._tree.skip(path, "unreadable")
+        return fault if missing else None
 
     def _is_stale(self, path: bytes, before: Seen | None, after: Seen) -> bool:
         if shown(path) in self._tree:
             return before != after
         return self._limit is None  # else it is beyond the limit
 
-    def _settle(self, stale: Mapping[bytes, Seen], after: Mapping[bytes, Seen], final: Mapping[bytes, Seen], *, arrived: bool) -> None:
+    def _settle(self, stale: Mapping[bytes, Seen], after: Mapping[bytes, Seen], final: Mapping[bytes, Seen]) -> None:
         for path, seen in stale.items():
-            if path not in final:
+            if final.get(path) != seen:
                 self._tree.drop(shown(path))
-            elif final[path] != seen:
-                self._tree.drop(shown(path))
-                self._tree.skip(path, "changed")
-            elif arrived and shown(path) not in self._tree:
-                self._tree.skip(path, "unreadable")
+                if path in final:
+                    self._tree.skip(path, "changed")
         if self._limit is None:
             for path in final.keys() - after.keys():
                 self._tree.skip(path, "changed")

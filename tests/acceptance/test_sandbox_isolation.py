@@ -351,6 +351,7 @@ async def test_a_command_loses_its_sandbox_only_when_it_is_gone(world: World) ->
 
 
 @requires_root
+@pytest.mark.slow
 async def test_the_same_as_an_unprivileged_user() -> None:
     """Everything above, and the conformance suite, holds where the worker is not root."""
     done = await pytest_as_nobody("tests/acceptance/test_sandbox_isolation.py", "tests/conformance/test_local_bubblewrap.py")

@@ -107,28 +107,6 @@ class Gate:
         self.opened.set()
 
 
-@dataclass
-class Hang:
-    """A step that neither beats nor answers, however often it is tried, as on a worker that froze."""
-
-    entered: asyncio.Event = field(default_factory=asyncio.Event)
-    opened: asyncio.Event = field(default_factory=asyncio.Event)
-
-    async def __call__(self, _: Step) -> None:
-        """Hold."""
-        self.entered.set()
-        await self.opened.wait()
-
-    async def wait(self) -> None:
-        """Until the first execution is in."""
-        async with asyncio.timeout(WITHIN_S):
-            await self.entered.wait()
-
-    def open(self) -> None:
-        """Let all of them go; nobody waits for their answers any more."""
-        self.opened.set()
-
-
 def outcome(code: VerdictCode = VerdictCode.SUCCESS, *, transient: bool = False, cost: float = 0.5, text: str = "done") -> AttemptOutcome:
     """How an attempt's run ended."""
     verdict = Verdict(code=code, transient=transient, message=f"it came to {code}", remedy="Do something about it.")
@@ -150,7 +128,7 @@ class Hands:
         self.spent: dict[str, list[Usage]] = defaultdict(list)
         self.released: dict[str, int] = defaultdict(int)
         self.sandboxes: dict[str, list[str]] = defaultdict(list)
-        self.stop_opens: list[Gate | Hang] = []
+        self.stop_opens: list[Gate] = []
         self._lost: set[int] = set()
         self._scripts: dict[str, list[Behaviour]] = defaultdict(list)
 
@@ -163,12 +141,6 @@ class Hands:
         gate = Gate(result, error, deaf=deaf)
         self.on(name, gate)
         return gate
-
-    def hang(self, name: str, executions: int) -> Hang:
-        """Let a step's next executions neither beat nor answer."""
-        hang = Hang()
-        self.on(name, *[hang] * executions)
-        return hang
 
     def lose_workspace_of(self, attempt: int) -> None:
         """Let this attempt's collection find no sandbox any more."""

@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Any
 
 from temporalio.api.enums.v1 import EventType, WorkflowTaskFailedCause
@@ -24,6 +25,7 @@ from workflows.cleanup import Cleanup
 from workflows.job import Job
 from workflows.session import Session
 
+WORKFLOWS = [Job, Session, Cleanup]
 TASK = AgentTask(prompt="say hello")
 Handle = WorkflowHandle[Any, Any]
 
@@ -56,6 +58,18 @@ class Stage:
     client: Client
     queue: str
     hands: Hands
+
+    def worker(self, *, workflows: bool = True, activities: bool = True, **options: Any) -> Worker:
+        """A worker of this queue, for all or for a half of its work."""
+        return Worker(
+            self.client,
+            task_queue=self.queue,
+            workflows=WORKFLOWS if workflows else [],
+            activities=self.hands.all() if activities else [],
+            workflow_runner=strict_runner(),
+            max_heartbeat_throttle_interval=timedelta(milliseconds=100),
+            **options,
+        )
 
     async def start_job(self, job_id: str | None = None, **changes: Any) -> Handle:
         """Start a job the plain way: by the workflow's name."""
@@ -113,18 +127,16 @@ class Stage:
         return self.hands.rows[names.job_id_of(handle.id) or ""]
 
 
+def empty_stage(client: Client) -> Stage:
+    """Nobody works yet."""
+    return Stage(for_worker(client), f"queue-{secrets.token_hex(4)}", Hands())
+
+
 @asynccontextmanager
-async def stage(client: Client, hands: Hands | None = None, **options: Any) -> AsyncIterator[Stage]:
+async def stage(client: Client, **options: Any) -> AsyncIterator[Stage]:
     """A worker as the product makes it, but with doubled steps."""
-    played = Stage(for_worker(client), f"queue-{secrets.token_hex(4)}", hands or Hands())
-    async with Worker(
-        played.client,
-        task_queue=played.queue,
-        workflows=[Job, Session, Cleanup],
-        activities=played.hands.all(),
-        workflow_runner=strict_runner(),
-        **options,
-    ):
+    played = empty_stage(client)
+    async with played.worker(**options):
         yield played
 
 

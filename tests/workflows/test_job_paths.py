@@ -12,7 +12,7 @@ from dogwatch.contracts.agent import VerdictCode
 from dogwatch.contracts.job import JobStatus
 from dogwatch.contracts.steps import StopReason
 from tests.workflows.doubles import Behaviour, answer, fail, outcome, transient
-from tests.workflows.stage import TASK, Stage
+from tests.workflows.stage import TASK, Stage, empty_stage
 
 PREPARE, RUN, STOP = names.PREPARE_SANDBOX, names.RUN_AGENT, names.STOP_AGENT
 COLLECT, RELEASE = names.COLLECT_RESULTS, names.RELEASE_SANDBOX
@@ -177,20 +177,23 @@ async def test_trouble_of_ours_while_following_is_tried_again_in_the_same_attemp
     assert len(skipping.hands.steps(RUN)) == 2
 
 
-async def test_a_run_nobody_hears_of_times_out_and_is_stopped(skipping: Stage, time_skipping: WorkflowEnvironment) -> None:
-    """No execution ever answers: when the total time is over, the agent is stopped, its files are collected, the job timed out."""
-    hung = skipping.hands.hang(RUN, executions=20)
-    handle = await skipping.start_job(timeout_s=30)
-    await hung.wait()
-    await time_skipping.sleep(timedelta(seconds=200))
-    hung.open()
-    closed = await skipping.closed(handle)
+async def test_a_run_that_nobody_takes_up_times_out_and_is_stopped(time_skipping: WorkflowEnvironment) -> None:
+    """The workers are gone until the total time is over: then the agent is stopped, its files are collected, the job timed out."""
+    played = empty_stage(time_skipping.client)
+    async with played.worker(activities=False):
+        async with played.worker(workflows=False):
+            gate = played.hands.gate(RUN)
+            handle = await played.start_job(timeout_s=30)
+            await gate.wait()
+        await time_skipping.sleep(timedelta(seconds=200))
+        async with played.worker(workflows=False):
+            closed = await played.closed(handle)
     assert closed.failure is not None
     assert closed.failure.type == "deadline"
     assert closed.result is not None
     assert closed.result.status is JobStatus.TIMED_OUT
-    assert skipping.hands.ran() == [PREPARE, RUN, STOP, COLLECT, RELEASE]
-    assert skipping.hands.steps(STOP)[0].reason is StopReason.DEADLINE
+    assert played.hands.ran() == [PREPARE, RUN, STOP, COLLECT, RELEASE]
+    assert played.hands.steps(STOP)[0].reason is StopReason.DEADLINE
 
 
 @pytest.mark.parametrize(

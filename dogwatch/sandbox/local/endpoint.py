@@ -1,5 +1,6 @@
 """The model's address, and how a sandbox that can reach nothing else reaches it."""
 
+import re
 from dataclasses import dataclass
 from ipaddress import ip_address
 from urllib.parse import urlsplit, urlunsplit
@@ -9,6 +10,7 @@ from dogwatch.errors import SettingsInvalid
 DEFAULT_URL = "https://api.anthropic.com"
 """Where the CLI asks when nobody tells it otherwise."""
 _LOOPBACK = "127.0.0.1"
+_NAME = re.compile(r"[a-z0-9]([a-z0-9._-]{0,251}[a-z0-9])?")
 _PORTS = {"http": 80, "https": 443}
 
 
@@ -33,13 +35,15 @@ class ModelEndpoint:
 def model_endpoint(url: str | None) -> ModelEndpoint:
     """The endpoint of an address like `https://host[:port][/path]`; None is the CLI's default. Raises SettingsInvalid."""
     try:
-        parts = urlsplit(url or DEFAULT_URL)
-        host, port = parts.hostname, parts.port or _PORTS[parts.scheme]
+        parts = urlsplit(DEFAULT_URL if url is None else url)
+        host, port = parts.hostname, _PORTS[parts.scheme] if parts.port is None else parts.port
     except (ValueError, KeyError) as error:
         raise SettingsInvalid(f"the model's address {url!r} is no http or https address") from error
-    if not host or parts.username is not None or not host.isascii():
-        raise SettingsInvalid(f"the model's address {url!r} needs a plain host name and no user")
+    if not host or not port or parts.username is not None:
+        raise SettingsInvalid(f"the model's address {url!r} needs a host, no user, and no port 0")
     if not _is_address(host):
+        if not _NAME.fullmatch(host):  # it becomes a line of the sandbox's /etc/hosts
+            raise SettingsInvalid(f"the model's address {url!r} has no proper host name")
         return ModelEndpoint(host, port, url)
     if parts.scheme == "https":
         raise SettingsInvalid(f"the model's address {url!r} must name its host: a certificate for a number cannot be relayed")

@@ -35,16 +35,13 @@ class Lifecycle:
 
     def create(self, spec: SandboxSpec, name: str, tags: Mapping[str, str], lifetime: timedelta, agent: Path) -> State:
         """Make the sandbox of that name, or adopt it. What a dead creator left half made is removed first."""
-        while True:
-            with self.ledger.lock(name, make=True) as lock:
-                state = self.ledger.read(name)
-                if state and state.running:
-                    return _adopted(state, tags)
-                if any(self.ledger.directory(name).iterdir()):
-                    self._settle(name, state)
-                    continue
-                assert lock is not None
-                return self._build(self._intended(spec, name, tags, lifetime), agent, lock)
+        try:
+            while (state := self._adopt_or_build(spec, name, tags, lifetime, agent)) is None:
+                self.ledger.purge()
+        except BaseException:
+            self.ledger.purge()
+            raise
+        return state
 
     def terminate(self, name: str, only: str | None) -> bool:
         """End the sandbox of that name, if its id is `only`, and remove what it kept. True where it was running."""
@@ -55,6 +52,18 @@ class Lifecycle:
             was_running = self._settle(name, state)
         self.ledger.purge()
         return was_running
+
+    def _adopt_or_build(self, spec: SandboxSpec, name: str, tags: Mapping[str, str], lifetime: timedelta, agent: Path) -> State | None:
+        """One try under the lock; None where leftovers were in the way and are out of it now."""
+        with self.ledger.lock(name, make=True) as lock:
+            assert lock is not None
+            state = self.ledger.read(name)
+            if state and state.running:
+                return _adopted(state, tags)
+            if any(self.ledger.directory(name).iterdir()):
+                self._settle(name, state)
+                return None
+            return self._build(self._intended(spec, name, tags, lifetime), agent, lock)
 
     def _intended(self, spec: SandboxSpec, name: str, tags: Mapping[str, str], lifetime: timedelta) -> State:
         now, sandbox_id = datetime.now(UTC), f"{name}~{secrets.token_hex(6)}"
