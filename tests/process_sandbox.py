@@ -38,7 +38,8 @@ class ProcessSandbox:
     ) -> ExecResult:
         """Run a command to its end."""
         process = await self._start(argv, cwd, env)
-        assert process.stdout and process.stderr
+        assert process.stdout
+        assert process.stderr
         reading = asyncio.gather(process.stdout.read(), process.stderr.read())
         try:
             async with asyncio.timeout(timeout_s):
@@ -58,7 +59,8 @@ class ProcessSandbox:
     ) -> AsyncIterator[bytes]:
         """Run a command and yield its output."""
         process = await self._start(argv, cwd, None)
-        assert process.stdout and process.stderr
+        assert process.stdout
+        assert process.stderr
         feeding = asyncio.ensure_future(_feed(process, stdin))
         complaints = asyncio.ensure_future(process.stderr.read())
         try:
@@ -84,10 +86,18 @@ class ProcessSandbox:
 
     async def _start(self, argv: Sequence[str], cwd: str | None, env: Mapping[str, str] | None) -> asyncio.subprocess.Process:
         pipe = asyncio.subprocess.PIPE
-        user = {"user": self.uid, "group": self.uid, "extra_groups": []} if self.uid is not None else {}
+        uid = self.uid if self.uid is not None else os.geteuid()
         try:
             return await asyncio.create_subprocess_exec(
-                *argv, stdin=pipe, stdout=pipe, stderr=pipe, cwd=cwd, env={"PATH": self.path, **(env or {})}, start_new_session=True, **user
+                *argv,
+                stdin=pipe,
+                stdout=pipe,
+                stderr=pipe,
+                cwd=cwd,
+                env={"PATH": self.path, **(env or {})},
+                start_new_session=True,
+                user=uid,
+                group=uid,
             )
         except FileNotFoundError as missing:
             raise CommandFailed(f"{argv[0]} ended with 127: {missing}") from None

@@ -134,7 +134,8 @@ async def outcome(handle: WorkflowHandle[Any, JobResult]) -> JobResult:
     try:
         return await handle.result()
     except WorkflowFailureError as failure:
-        assert isinstance(failure.cause, ApplicationError), repr(failure.cause)
+        if not isinstance(failure.cause, ApplicationError):
+            raise
         return JobResult.model_validate(failure.cause.details[0])
 
 

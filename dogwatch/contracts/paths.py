@@ -113,11 +113,10 @@ def _check_portable(part: str, path: str) -> None:
 
 
 def _collide(first: tuple[str, str], second: tuple[str, str], code: LiteralString = "path_collision") -> NoReturn:
-    raise PydanticCustomError(
-        code,
-        "{first} in {one} and {second} in {other} collide" if code == "path_collision" else "{first} is given twice: in {one} and in {other}",
-        {"first": _shown(first[0]), "one": first[1], "second": _shown(second[0]), "other": second[1]},
-    )
+    duplicate: LiteralString = "{first} is given twice: in {one} and in {other}"
+    collision: LiteralString = "{first} in {one} and {second} in {other} collide"
+    context = {"first": _shown(first[0]), "one": first[1], "second": _shown(second[0]), "other": second[1]}
+    raise PydanticCustomError(code, duplicate if code == "path_duplicate" else collision, context)
 
 
 def _folded(path: str) -> str:

@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import shutil
 import sys
 import time
 from contextlib import AsyncExitStack
@@ -24,6 +25,8 @@ async def demo(tell: Teller) -> int:
     async with AsyncExitStack() as closing:
         model = await closing.enter_async_context(choose_model(os.environ))
         tell.headline(f"Model: {model.description}")
+        if shutil.which("bwrap") is None:
+            tell.problem("NO ISOLATION: bubblewrap is not installed, the agent works in plain processes (apt-get install bubblewrap)")
         options = demo_options(PROJECT / ".dogwatch" / "demo", model, os.environ)
         async with running_stack(options) as stack:
             tell.note(f"stack is up after {time.monotonic() - began:.1f} s: {stack.http_url}, Temporal UI {stack.temporal.ui_url}")

@@ -4,15 +4,15 @@ from datetime import timedelta
 
 import pytest
 from temporalio.api.enums.v1 import EventType
-from temporalio.client import WorkflowExecutionStatus, WorkflowHistory
-from temporalio.testing import WorkflowEnvironment
+from temporalio.client import Client, WorkflowExecutionStatus, WorkflowHistory
 
 from dogwatch import names
 from dogwatch.contracts.agent import VerdictCode
 from dogwatch.contracts.job import JobStatus
 from dogwatch.contracts.steps import StopReason
 from tests.workflows.doubles import Behaviour, answer, fail, outcome, transient
-from tests.workflows.stage import TASK, Stage, empty_stage
+from tests.workflows.impatient import Impatient
+from tests.workflows.stage import TASK, Stage, stage
 
 PREPARE, RUN, STOP = names.PREPARE_SANDBOX, names.RUN_AGENT, names.STOP_AGENT
 COLLECT, RELEASE = names.COLLECT_RESULTS, names.RELEASE_SANDBOX
@@ -177,17 +177,11 @@ async def test_trouble_of_ours_while_following_is_tried_again_in_the_same_attemp
     assert len(skipping.hands.steps(RUN)) == 2
 
 
-async def test_a_run_that_nobody_takes_up_times_out_and_is_stopped(time_skipping: WorkflowEnvironment) -> None:
-    """The workers are gone until the total time is over: then the agent is stopped, its files are collected, the job timed out."""
-    played = empty_stage(time_skipping.client)
-    async with played.worker(activities=False):
-        async with played.worker(workflows=False):
-            gate = played.hands.gate(RUN)
-            handle = await played.start_job(timeout_s=30)
-            await gate.wait()
-        await time_skipping.sleep(timedelta(seconds=200))
-        async with played.worker(workflows=False):
-            closed = await played.closed(handle)
+async def test_a_run_that_does_not_answer_in_time_is_stopped(temporal_client: Client) -> None:
+    """Its total time is over: the agent is stopped, its files are collected, the job timed out."""
+    async with stage(temporal_client, interceptors=[Impatient()]) as played:
+        played.hands.agent_until_stopped()
+        closed = await played.job()
     assert closed.failure is not None
     assert closed.failure.type == "deadline"
     assert closed.result is not None

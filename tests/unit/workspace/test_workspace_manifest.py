@@ -13,22 +13,27 @@ from dogwatch.workspace.manifest import changes, compare, digest
 
 
 def file(path: str, text: str = "", mode: int = 0o644) -> Entry:
+    """A file's entry."""
     return Entry(path=path, kind=EntryKind.FILE, mode=mode, size=len(text), sha256=hashlib.sha256(text.encode()).hexdigest())
 
 
 def skipped(path: str, reason: str = "changed") -> Entry:
+    """A skipped entry."""
     return Entry(path=path, kind=EntryKind.SKIPPED, mode=0, reason=reason)
 
 
 def link(path: str, target: str) -> Entry:
+    """A link's entry."""
     return Entry(path=path, kind=EntryKind.SYMLINK, mode=0o777, target=target)
 
 
 def folder(path: str) -> Entry:
+    """A directory's entry."""
     return Entry(path=path, kind=EntryKind.DIRECTORY, mode=0o755)
 
 
 def tree(*entries: Entry, complete: bool = True) -> Manifest:
+    """A manifest of these entries."""
     return Manifest(entries=entries, complete=complete)
 
 
