@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from pydantic_core import PydanticCustomError
 
-from dogwatch.contracts.paths import check_collisions, check_path
+from dogwatch.contracts.paths import MAX_PATH_BYTES, check_collisions, check_path
 from dogwatch.contracts.workspace import MAX_UPLOAD_BYTES, MAX_UPLOAD_FILES, Entry, EntryKind, Manifest, Upload
 from dogwatch.errors import ERRORS, ArchiveCorrupt, InvalidRequest, PathNotUtf8, TooManyFiles, UploadTooLarge
 from dogwatch.workspace.manifest import raw
@@ -129,7 +129,7 @@ def _path(name: bytes, source: str, *, portable: bool) -> str:
 
 
 def _link(name: bytes, target: bytes, source: str) -> Entry:
-    if not target or b"\0" in target or len(target) > 4096:
+    if not target or b"\0" in target or len(target) > MAX_PATH_BYTES:
         raise ArchiveCorrupt(f"{source}: the link {ascii(name)[1:201]} has no usable target")
     return entry(name, EntryKind.SYMLINK, mode=0o777, target=target.decode("utf-8", "surrogateescape"))
 

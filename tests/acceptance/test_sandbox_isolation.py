@@ -342,7 +342,7 @@ async def test_a_full_sandbox_can_still_be_used_by_us(world: World) -> None:
 
 
 async def test_a_command_loses_its_sandbox_only_when_it_is_gone(world: World) -> None:
-    """An agent can end its own first process by tracing it, which harms nobody else; our commands then say that the sandbox is lost."""
+    """Signals from inside do not reach the first process; a command in a sandbox that was ended from outside says that it is lost."""
     await sh(world.sandbox, "kill -9 1; kill -TERM 1; kill -INT 1; :")
     assert await world.sandbox.alive()
     await world.provider.terminate(world.sandbox.sandbox_id)

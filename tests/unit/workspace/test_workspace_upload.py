@@ -2,10 +2,8 @@
 
 import base64
 import io
-import json
 import tarfile
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -27,9 +25,8 @@ from dogwatch.errors import (
     invalid_request,
 )
 from dogwatch.workspace.upload import Received, receive
+from tests import hostile
 from tests.archives import archive, header, member, padded, pax
-
-CORPUS = Path(__file__).parents[2] / "data" / "hostile"
 
 
 def submit(paths: Sequence[str] = (), archives: Sequence[bytes] = (), *, portable: bool = False, **limits: int) -> Received:
@@ -56,24 +53,10 @@ def by_archive(path: str) -> Received:
     return submit(archives=[archive(pax({b"path": path.encode("utf-8", "surrogatepass")}) + member(b"x", b"x"))])
 
 
-def corpus(group: str) -> list[dict[str, Any]]:
-    """The cases of one group of hostile inputs."""
-    return [json.loads(line) for line in (CORPUS / f"{group}.jsonl").read_text().splitlines()]
-
-
-def value_of(case: dict[str, Any]) -> Any:
-    """A case's value, as it stands or built."""
-    if "input" in case:
-        return case["input"]
-    names: dict[str, Any] = {}
-    exec(case["build"], names)
-    return names["out"]
-
-
-@pytest.mark.parametrize("case", corpus("A"), ids=lambda case: case["id"])
+@pytest.mark.parametrize("case", hostile.cases("A"), ids=lambda case: case["id"])
 def test_corpus_of_names(case: dict[str, Any]) -> None:
     """Each hostile name gets the answer that is written beside it."""
-    path, answer = value_of(case), case["right_answer"].split()
+    path, answer = hostile.load(case), case["right_answer"].split()
     if answer[0] == "KEEP":
         assert [row.path for row in submit([path]).manifest.entries if row.kind is EntryKind.FILE] == [path]
     else:
@@ -82,10 +65,10 @@ def test_corpus_of_names(case: dict[str, Any]) -> None:
 
 
 @pytest.mark.parametrize("portable", [False, True])
-@pytest.mark.parametrize("case", corpus("B"), ids=lambda case: case["id"])
+@pytest.mark.parametrize("case", hostile.cases("B"), ids=lambda case: case["id"])
 def test_corpus_of_collisions(case: dict[str, Any], portable: bool) -> None:
     """Each hostile pair gets the answer that is written beside it, and a refusal names both."""
-    given_, answer = value_of(case), case["right_answer"]
+    given_, answer = hostile.load(case), case["right_answer"]
     archives = [archive(*(member(name.encode(), b"y") for name in given_["archive_members"]))] if "archive_members" in given_ else []
     code = answer.split()[2].rstrip(";,")
     if "in portable mode" in answer and not portable:
