@@ -78,5 +78,5 @@ async def beating() -> AsyncIterator[None]:
 
 async def _tick(every_s: float, beat: Pulse) -> None:
     while True:
+        await asyncio.sleep(every_s)  # first: the start of a step is its first sign of life, and a short step needs no other
         activity.heartbeat(*beat.details)
-        await asyncio.sleep(every_s)

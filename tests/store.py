@@ -4,6 +4,7 @@ import hashlib
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 from sqlalchemy import text
 
@@ -35,7 +36,7 @@ def request(**fields: object) -> JobRequest:
     return JobRequest.model_validate({"task": AgentTask(prompt="count the files"), **fields})
 
 
-async def opened(records: PostgresRecords, job_id: str = "job-1", number: int = 1, **fields: object) -> Opening:
+async def opened(records: PostgresRecords, job_id: str = "job-1", *, number: int = 1, **fields: Any) -> Opening:
     """An attempt of a job, opened as the first step does."""
     return await records.open_attempt(job_id, number, request(**fields), Provider.LOCAL)
 

@@ -1,7 +1,6 @@
 """A deployment in a test: real Postgres, Temporal, sandboxes and CLI, a scripted model, one worker in this process."""
 
 import asyncio
-import shutil
 import time
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
@@ -21,7 +20,7 @@ from dogwatch.contracts.job import JobRequest, JobResult
 from dogwatch.contracts.sandbox import Provider, SandboxSpec
 from dogwatch.contracts.workspace import Manifest, ManifestKind, ManifestWorkspace, Upload, UploadFile
 from dogwatch.ports import Blobs, Sandboxes, Tree
-from dogwatch.sandbox.local.place import default_root
+from dogwatch.sandbox.local.place import default_root, remove_root
 from dogwatch.settings import Settings
 from dogwatch.store.engine import Database, rows
 from dogwatch.store.manifests import store_manifest
@@ -126,7 +125,7 @@ async def a_world(client: Client, database_url: str, directory: Path, **settings
                     await client.get_workflow_handle(workflow_id).terminate("the test is over")
             async for info in world.sandboxes.list({}):
                 await world.sandboxes.terminate(info.sandbox_id)
-            shutil.rmtree(default_root(directory), ignore_errors=True)  # for root it lies outside of the test's directory
+            assert remove_root(default_root(directory))  # for root it lies outside of the test's directory
 
 
 async def outcome(handle: WorkflowHandle[Any, JobResult]) -> JobResult:

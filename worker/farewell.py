@@ -5,6 +5,7 @@ from datetime import timedelta
 import structlog
 
 from dogwatch.contracts.sandbox import Provider
+from dogwatch.sandbox.local.place import default_root, remove_root
 from dogwatch.settings import Settings
 from dogwatch.store.engine import Database
 from dogwatch.store.records import PostgresRecords
@@ -25,7 +26,9 @@ async def run_farewell(settings: Settings) -> int:
         for stray in await records.strays(timedelta(0), most=100_000):
             if stray.provider is Provider.LOCAL:
                 await records.settle_sandbox(stray.name, "stack_stopped")
-        log.info("local sandboxes ended", sandboxes=len(running))
+        # Made anew at the next start. The copy of the CLI is big, and nobody may ever start again.
+        gone = remove_root(settings.sandbox_dir or default_root(settings.state_dir))
+        log.info("local sandboxes ended", sandboxes=len(running), directory_removed=gone)
     finally:
         await db.close()
     return 0

@@ -11,13 +11,13 @@ from typing import Any, TypeVar
 import sqlalchemy.exc
 from pydantic import BaseModel
 from sqlalchemy import TextClause, event, text
-from sqlalchemy.engine import CursorResult, Row
+from sqlalchemy.engine import CursorResult, ExceptionContext, Row
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 from sqlalchemy.util import greenlet_spawn
 
 from dogwatch.errors import DatabaseUnavailable, DogwatchError, StorageFull
 
-DISK_FULL = "53100"
+DISK_FULL, READ_ONLY = "53100", "25006"
 CONNECT_S = 5
 """Seconds that a connection may take to open."""
 Answer = TypeVar("Answer")
@@ -49,6 +49,7 @@ class Database:
         # The pool's own queue lets whoever comes past take a connection before those that wait; here the first in line is next.
         self._turn = asyncio.Semaphore(pool_size)
         event.listen(self.engine.sync_engine, "checkout", _refuse_a_lost_connection)
+        event.listen(self.engine.sync_engine, "handle_error", _leave_a_read_only_server)
         # The same pool without BEGIN and COMMIT: a single statement is a transaction of its own, in one round trip instead of three.
         self._single = self.engine.sync_engine.execution_options(isolation_level="AUTOCOMMIT")
 
@@ -101,6 +102,12 @@ def _refuse_a_lost_connection(connection: Any, _record: object, _proxy: object) 
     poll.register(driver.fileno(), select.POLLIN)
     if poll.poll(0):
         raise sqlalchemy.exc.DisconnectionError
+
+
+def _leave_a_read_only_server(context: ExceptionContext) -> None:
+    """Have the pool open its connections anew: one that began on a server that takes no writes would never take any."""
+    if getattr(context.original_exception, "sqlstate", None) == READ_ONLY:
+        context.is_disconnect = True
 
 
 @contextmanager

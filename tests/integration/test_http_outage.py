@@ -3,8 +3,9 @@
 import asyncio
 import time
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
+from typing import cast
 
 import pytest
 from sqlalchemy.engine import make_url
@@ -22,15 +23,22 @@ GENEROUS_S = 10.0
 async def silent_port() -> AsyncIterator[int]:
     """A port that accepts connections and never says anything, as a server that hangs."""
 
-    async def hang(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        await reader.read()
+    over, connected = asyncio.Event(), set[asyncio.Task[None]]()
+
+    async def hang(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        connected.add(cast(asyncio.Task[None], asyncio.current_task()))
+        await over.wait()
         writer.close()
+        with suppress(OSError):
+            await writer.wait_closed()
 
     server = await asyncio.start_server(hang, "127.0.0.1", 0)
     try:
         yield server.sockets[0].getsockname()[1]
     finally:
         server.close()
+        over.set()
+        await asyncio.gather(*connected)
 
 
 @asynccontextmanager

@@ -94,7 +94,7 @@ async def test_an_ended_job_takes_no_attempt(records: PostgresRecords) -> None:
     await finish(records, await opened(records, "job-2"))
     for number in (1, 2):
         with pytest.raises(AttemptEnded):
-            await opened(records, "job-2", number)
+            await opened(records, "job-2", number=number)
     assert await value(records, "select count(*) from attempts") == 1
 
 

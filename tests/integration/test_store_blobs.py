@@ -184,6 +184,6 @@ async def test_announcing_the_same_blobs_at_once(records: PostgresRecords) -> No
     """Many steps that announce the same blobs in any order do not block each other for good."""
     names = [sha(str(n)) for n in range(300)]
     chance = random.Random(7)
-    await asyncio.gather(*(records.note_blobs({name: 1 for name in chance.sample(names, 200)}) for _ in range(20)))
+    await asyncio.gather(*(records.note_blobs(dict.fromkeys(chance.sample(names, 200), 1)) for _ in range(20)))
     await note(records, tree(entry("a")))
     assert await value(records, "select count(*) from blobs") == 301

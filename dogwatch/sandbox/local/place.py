@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Final
 
 from dogwatch.errors import AgentMissing, SandboxRefused
+from dogwatch.sandbox.local.removal import remove_below
 
 SYSTEM_ROOT: Final = Path("/var/lib/dogwatch")
 _OWN: Final = ("workspace", "runs", "home", "tmp")
@@ -77,3 +78,18 @@ def place_agent(binary: Path, root: Path, account: int | None) -> Path:
     with suppress(FileNotFoundError):
         draft.unlink()  # renaming one link of a file onto another one leaves both
     return place
+
+
+def remove_root(root: Path) -> bool:
+    """Remove a root that holds no sandbox any more, with what is kept there for sandboxes to come; False where one is left."""
+    if not root.exists():
+        return True
+    if any(not entry.name.startswith(".") for entry in root.iterdir()):
+        return False
+    for kept in root.iterdir():
+        remove_below(kept)
+        kept.rmdir()
+    root.rmdir()
+    with suppress(OSError):  # not empty: other stacks have theirs there
+        SYSTEM_ROOT.rmdir()
+    return True

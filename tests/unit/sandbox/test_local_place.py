@@ -8,7 +8,7 @@ import pytest
 from dogwatch.contracts.sandbox import Network, Resources
 from dogwatch.errors import IsolationMissing, SandboxRefused
 from dogwatch.sandbox.local.limits import process_limits
-from dogwatch.sandbox.local.place import default_root, prepare_root
+from dogwatch.sandbox.local.place import default_root, prepare_root, remove_root
 from dogwatch.sandbox.local.provider import LocalSandboxes
 
 AGENT = Path("/bin/true")
@@ -56,3 +56,17 @@ def test_memory_per_process_leaves_room_for_the_cli() -> None:
     small = Resources(memory_mib=128)
     assert (2, 1024 << 20) in process_limits(small, own=False, memory_held=False)
     assert 2 not in dict(process_limits(small, own=False, memory_held=True))
+
+
+def test_a_root_without_sandboxes_is_removed_whole(tmp_path: Path) -> None:
+    """What is kept there for later goes too; a root in which a sandbox is left stays as it is."""
+    root = tmp_path / "root"
+    (root / ".cli" / "one").mkdir(parents=True)
+    (root / ".cli" / "one" / "claude").write_text("binary")
+    (root / "a-sandbox").mkdir()
+    assert not remove_root(root)
+    assert (root / ".cli" / "one" / "claude").exists()
+    (root / "a-sandbox").rmdir()
+    assert remove_root(root)
+    assert not root.exists()
+    assert remove_root(root)
