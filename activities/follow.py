@@ -37,6 +37,7 @@ class Follower:
         self.lost: Lost | None = None
         self.status: Status | None = None
         self._announced = 0.0
+        self._untold = False
 
     async def take(self) -> Cursor:
         """Take the lease and take up the state of whoever followed before."""
@@ -54,7 +55,8 @@ class Follower:
                 await self._read(supervisor, LineSplitter(cursor.offset, cursor.tail))
         except SandboxLost:
             self.lost = "sandbox"
-        await self.announce(now=True)
+        if self._untold:
+            await self.announce(now=True)
 
     async def _read(self, supervisor: Supervisor, splitter: LineSplitter) -> None:
         begun, deaths = time.monotonic(), 0
@@ -62,7 +64,7 @@ class Follower:
             status, data = await supervisor.poll(splitter.position, CHUNK, PATIENCE_S)
             self.status = status
             await self.store(splitter.feed(data))
-            if data and not status.tampered:
+            if data and not status.tampered and not (status.exit and status.done(splitter.position)):
                 continue
             if status.tampered:
                 self.lost = "tampered"
@@ -97,7 +99,8 @@ class Follower:
 
     async def announce(self, *, now: bool = False) -> None:
         """Tell the doors that there is news, not too often."""
-        if now or time.monotonic() - self._announced >= ANNOUNCE_S:
+        self._untold = not now and time.monotonic() - self._announced < ANNOUNCE_S
+        if not self._untold:
             self._announced = time.monotonic()
             await self.records.announce(self.job_id)
 

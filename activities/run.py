@@ -57,7 +57,7 @@ class Run:
             sandbox = await self.sandboxes[attempt.sandbox.provider].attach(attempt.sandbox.sandbox_id)
             supervisor = Supervisor(sandbox, follower.attempt_id)
             await follower.follow(supervisor)
-            if follower.lost != "sandbox":
+            if follower.lost != "sandbox" and follower.status is not None and follower.status.err_size:
                 stderr = await supervisor.stderr_tail()
         except SandboxLost:
             await follower.take()

@@ -1,4 +1,4 @@
-"""Measure dogwatch: `python -m bench [--quick] [--only floor|whole]`. Prints a table and writes bench/results.json; misses are no failure."""
+"""Measure dogwatch and write bench/results.json. A missed goal is a figure to look at, never a failure."""
 
 import argparse
 import asyncio

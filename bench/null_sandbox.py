@@ -35,13 +35,15 @@ _EVENTS = (
 _OUTPUT = b"".join(json.dumps(event).encode() + b"\n" for event in _EVENTS)
 _EXIT = {"rc": 0, "reason": "exited", "survivors": 0, "ended_at": 1, "out_bytes": len(_OUTPUT)}
 _STATUS = json.dumps({"claimed": True, "alive": False, "exit": _EXIT, "size": len(_OUTPUT), "err_size": 0}).encode() + b"\n"
+_NO_BYTES: tuple[bytes, ...] = ()
+_NO_SANDBOXES: tuple[SandboxInfo, ...] = ()
 
 
 class NullSandbox:
     """A sandbox in which everything has been done."""
 
-    workspace, runs, agent_command = "/workspace", "/runs", "/bin/true"
-    isolation, model_url = "nothing", None
+    workspace, runs, agent_command, isolation = "/workspace", "/runs", "/bin/true", "nothing"
+    model_url: str | None = None
 
     def __init__(self, name: str) -> None:
         """It is known by its name."""
@@ -57,7 +59,7 @@ class NullSandbox:
 
     async def stream(self, argv: Sequence[str], **_: object) -> AsyncIterator[bytes]:
         """No output: there are no files."""
-        for chunk in (): 
+        for chunk in _NO_BYTES:
             yield chunk
 
     async def launch(self, argv: Sequence[str], **_: object) -> None:
@@ -87,7 +89,7 @@ class NullSandboxes:
 
     async def list(self, tags: Mapping[str, str]) -> AsyncIterator[SandboxInfo]:
         """None runs."""
-        for info in ():
+        for info in _NO_SANDBOXES:
             yield info
 
     async def terminate(self, sandbox_id: str) -> bool:

@@ -1,5 +1,7 @@
 """What is measured on: a Postgres, a Temporal in memory and worker processes, each a child of the bench with a process id of its own."""
 
+import asyncio
+import json
 import os
 import sys
 from collections.abc import AsyncIterator, Mapping
@@ -7,6 +9,8 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from bench.direct import ended
+from bench.script import TURNS
 from dogwatch.client import Client
 from dogwatch.names import SEARCH_ATTRIBUTES
 from worker.embedded.port import free_port
@@ -58,7 +62,10 @@ async def serving(directory: Path) -> AsyncIterator[Servers]:
         client = await Client.connect(temporal.address)
         servers = Servers(directory, postgres.url(), temporal.address, client, postgres_pid, temporal_pid)
         await run_once(_program("migrate", servers, ("worker", "migrate"), {}))
-        yield servers
+        try:
+            yield servers
+        finally:
+            await run_once(_program("farewell", servers, ("worker", "farewell"), {}))  # sandboxes lie outside of the directory
 
 
 @asynccontextmanager
@@ -74,6 +81,21 @@ async def worker(servers: Servers, kind: str, **settings: str) -> AsyncIterator[
 
     async with running(Child(command, ready=is_ready)) as pid:
         yield pid
+
+
+@asynccontextmanager
+async def scripted_model(servers: Servers) -> AsyncIterator[str]:
+    """The model's API as a process of its own for the length of the block; its address."""
+    script = servers.directory / "script.json"
+    script.write_text(json.dumps(TURNS))
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "dogwatch.testing.model", "--script", str(script)), stdout=asyncio.subprocess.PIPE, cwd=PROJECT
+    )
+    async with ended(process):
+        assert process.stdout is not None
+        async with asyncio.timeout(60):
+            first = await process.stdout.readline()
+        yield json.loads(first)["ANTHROPIC_BASE_URL"]
 
 
 def calls_of(servers: Servers, kind: str) -> Path:

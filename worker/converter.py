@@ -38,4 +38,6 @@ WORKER_CONVERTER: Final = dataclasses.replace(pydantic_data_converter, payload_c
 
 def for_worker(client: Client) -> Client:
     """The same connection for a worker to be made from."""
-    return Client(**{**client.config(), "data_converter": WORKER_CONVERTER})
+    config = client.config()
+    config["data_converter"] = WORKER_CONVERTER
+    return Client(**config)

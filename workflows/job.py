@@ -74,19 +74,17 @@ class Job:
     async def run(self, request: JobRequest) -> JobResult:
         """The story of a job."""
         self._refuse_what_cannot_be()
-        ending: Ending | None = None
-        try:
-            ending = await self._attempt_until_ended()
-        finally:
-            self._show("releasing")
-            released = await certain(
-                order(
-                    Release.release_sandbox,
-                    ReleaseInput(job_id=self.job_id, request=request, ending=ending),
-                    policies.RELEASE,
-                    "release the sandbox, settle the row",
-                )
+        # No `finally`: errors and cancels come as values, and a run that a stopping worker drops must not order steps when it is collected.
+        ending = await self._attempt_until_ended()
+        self._show("releasing")
+        released = await certain(
+            order(
+                Release.release_sandbox,
+                ReleaseInput(job_id=self.job_id, request=request, ending=ending),
+                policies.RELEASE,
+                "release the sandbox, settle the row",
             )
+        )
         return self._conclude(released.value.ending if released.value and released.value.ending else ending)
 
     def _refuse_what_cannot_be(self) -> None:

@@ -111,14 +111,16 @@ class Session:
         """One job after the other; closed, expired or cancelled, it ends in order."""
         clock = asyncio.create_task(self._watch_the_clock())
         self._show()
+        cancelled = False
         try:
             await self._live()
         except asyncio.CancelledError:
-            await self._end(SessionState.CLOSED)
-            raise
-        finally:
-            clock.cancel()
-        return await self._end(SessionState.CLOSED if self.closing else SessionState.EXPIRED)
+            cancelled = True
+        clock.cancel()
+        result = await self._end(SessionState.CLOSED if self.closing or cancelled else SessionState.EXPIRED)
+        if cancelled:
+            raise asyncio.CancelledError
+        return result
 
     async def _live(self) -> None:
         while True:
@@ -149,21 +151,24 @@ class Session:
                 static_summary=_one_line(job),
             )
         )
+        cancelled = False
         try:
             with suppress(*_ENDED):
-                child = self.child = await asyncio.shield(starting)
+                child = await asyncio.shield(starting)
+                self.child = child
                 if self.cancelling:
                     child.cancel()
                 await asyncio.shield(child)
         except asyncio.CancelledError:
+            cancelled = True
             with suppress(*_ENDED):
                 child = await starting
                 child.cancel()
                 await child
-            raise
-        finally:
-            self.running, self.child = None, None
-            self._show()
+        self.running, self.child = None, None
+        self._show()
+        if cancelled:
+            raise asyncio.CancelledError
 
     async def _end(self, state: SessionState) -> SessionResult:
         self.closing = True

@@ -43,7 +43,11 @@ class Screen:
         self.out.file.flush()
 
     def table(self, columns: Iterable[str], rows: Iterable[Iterable[str]]) -> None:
-        """A table for people; escaped."""
+        """A table for people, tab-separated lines without a heading for pipes; escaped."""
+        if not self.out.is_terminal:
+            for row in rows:
+                self.out.print(Text("\t".join(map(escape, row)), tab_size=1))
+            return
         table = Table(box=None, pad_edge=False, header_style="bold")
         for column in columns:
             table.add_column(column, overflow="fold")

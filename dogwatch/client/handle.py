@@ -43,7 +43,7 @@ class JobHandle:
     async def cancel(self) -> None:
         """Ask the job to end. What its agent has done by then is kept; `result` tells when that is so.
 
-        Raises NotFound, also where the job has ended; TemporalUnavailable.
+        A job that has ended stays as it is. Raises NotFound, TemporalUnavailable.
         """
         async with answered(self._deadline_s):
             await self._workflow.cancel(rpc_timeout=timedelta(seconds=self._deadline_s))

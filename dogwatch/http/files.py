@@ -5,6 +5,7 @@ from typing import Annotated, Any
 from urllib.parse import unquote_to_bytes
 
 from fastapi import APIRouter, Query
+from starlette.convertors import PathConvertor, register_url_convertor
 from starlette.requests import Request
 from starlette.responses import StreamingResponse
 
@@ -16,6 +17,14 @@ from dogwatch.http.listing import file_page, position
 from dogwatch.http.reply import HEADERS, Reply
 from dogwatch.workspace.writer import write_archive
 
+
+class _AnyName(PathConvertor):
+    """The rest of an address. Starlette's own stops at a line break, and file names may hold one."""
+
+    regex = "(?s:.*)"
+
+
+register_url_convertor("name", _AnyName())
 _NAME = re.compile(rb"/jobs/[^/]+/files/(.*)", re.DOTALL)
 
 
@@ -32,7 +41,7 @@ class Files:
         job = "/jobs/{job_id}"
         bytes_only: dict[str, Any] = {"methods": ["GET"], "response_class": StreamingResponse, "response_model": None}
         router.add_api_route(f"{job}/files", self.list, methods=["GET"], response_model=FilePage)
-        router.add_api_route(f"{job}/files/{{path:path}}", self.fetch, **bytes_only)
+        router.add_api_route(f"{job}/files/{{path:name}}", self.fetch, **bytes_only)
         router.add_api_route(f"{job}/archive", self.archive, **bytes_only)
         router.add_api_route(f"{job}/transcript", self.transcript, **bytes_only)
         return router

@@ -24,7 +24,7 @@ def file_page(job_id: str | None, found: FileRows) -> FilePage:
 def position(after: str | None) -> bytes:
     """The path that a page's `next` stands for. Raises InvalidRequest."""
     try:
-        return base64.urlsafe_b64decode(after) if after else b""
+        return base64.b64decode(after, altchars=b"-_", validate=True) if after else b""
     except ValueError:
         raise InvalidRequest("`after` is not the `next` of an earlier page") from None
 

@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from typing import Any, TypeVar
 
+import psycopg
 import sqlalchemy.exc
 from pydantic import BaseModel
 from sqlalchemy import TextClause, event, text
@@ -39,6 +40,7 @@ class Database:
             max_overflow=0,
             pool_use_lifo=True,
             connect_args={
+                "async_creator_fn": _open,
                 "connect_timeout": CONNECT_S,
                 "keepalives_idle": 10,
                 "keepalives_interval": 5,
@@ -88,6 +90,21 @@ class Database:
     async def close(self) -> None:
         """Close all connections."""
         await self.engine.dispose()
+
+
+async def _open(*args: Any, **options: Any) -> psycopg.AsyncConnection:
+    """Open a connection, and close it where nobody waits for it any more: one that is cancelled half open stays with both sides."""
+    opening = asyncio.ensure_future(psycopg.AsyncConnection.connect(*args, **options))
+    try:
+        return await asyncio.shield(opening)
+    except asyncio.CancelledError:
+        opening.add_done_callback(_close_unwanted)
+        raise
+
+
+def _close_unwanted(opening: asyncio.Future[psycopg.AsyncConnection]) -> None:
+    if not opening.cancelled() and opening.exception() is None:
+        opening.result().pgconn.finish()
 
 
 def _refuse_a_lost_connection(connection: Any, _record: object, _proxy: object) -> None:

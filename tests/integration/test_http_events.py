@@ -2,7 +2,7 @@
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing, asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -44,7 +44,7 @@ async def stream(door: Door, job_id: str, **headers: str) -> AsyncIterator[httpx
         yield response
 
 
-async def messages(response: httpx.Response) -> AsyncIterator[dict[str, str]]:
+async def messages(response: httpx.Response) -> AsyncGenerator[dict[str, str], None]:
     """Server-sent events as they come, comments left out."""
     held = ""
     async for text in response.aiter_text():

@@ -5,6 +5,7 @@ import itertools
 import random
 from collections.abc import AsyncIterator
 from datetime import timedelta
+from typing import Any
 
 import pytest
 
@@ -145,7 +146,7 @@ async def test_files_that_do_not_exist_leave_no_row(records: PostgresRecords) ->
 async def test_a_sessions_files_and_conversation_go_on(records: PostgresRecords) -> None:
     """A job in a session starts where the last one ended, moves the session's end away, and may begin a new conversation."""
     await session(records)
-    inside = {"session_id": "session-1", "workspace": SessionWorkspace()}
+    inside: dict[str, Any] = {"session_id": "session-1", "workspace": SessionWorkspace()}
     first = await opened(records, "one", **inside)
     assert (first.input, first.conversation) == (None, "new")
     files, words = tree(entry("a")), tree(entry("talk.jsonl"))

@@ -7,6 +7,7 @@ import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import LiteralString
 
 import pytest
 import sqlalchemy.exc
@@ -38,13 +39,11 @@ async def pool(url: str, size: int = 10, statement_timeout_s: float = 30.0) -> A
 
 async def assert_absent(db: Database) -> None:
     """Every way to ask fails soon, with the one error, which tells nothing secret."""
-    for question in (db.check(), db.one(ONE), _transaction(db)):
-        begun = time.monotonic()
-        with pytest.raises(DatabaseUnavailable) as raised:
-            await question
-        assert time.monotonic() - begun < SOON_S
-        assert raised.value.retryable
-        assert (make_url(db.url).password or "no password") not in str(raised.value)
+    begun = time.monotonic()
+    answers = await asyncio.gather(db.check(), db.one(ONE), _transaction(db), return_exceptions=True)
+    assert time.monotonic() - begun < SOON_S
+    assert {type(answer) for answer in answers} == {DatabaseUnavailable}
+    assert (make_url(db.url).password or "no password") not in " ".join(map(str, answers))
 
 
 async def _transaction(db: Database) -> None:
@@ -69,16 +68,12 @@ async def test_nobody_listens() -> None:
 
 
 async def test_a_black_hole() -> None:
-    """A listener that accepts and never answers is given up within seconds, also by many at once."""
+    """A listener that accepts and never answers is given up within seconds."""
     held: list[asyncio.StreamWriter] = []
     listener = await asyncio.start_server(lambda _, writer: held.append(writer), "127.0.0.1", 0)
     try:
         async with pool(f"postgresql+psycopg://x:hunter2@127.0.0.1:{listener.sockets[0].getsockname()[1]}/x") as db:
             await assert_absent(db)
-            begun = time.monotonic()
-            answers = await asyncio.gather(*(db.one(ONE) for _ in range(10)), return_exceptions=True)
-            assert time.monotonic() - begun < SOON_S
-            assert {type(answer) for answer in answers} == {DatabaseUnavailable}
     finally:
         for writer in held:
             writer.close()
@@ -135,9 +130,9 @@ async def test_a_server_that_takes_no_writes(migrated: Postgres, database_url: s
     name = sql.Identifier(str(make_url(database_url).database))
     note = text("insert into blobs (sha256, size) values (sha256(now()::text::bytea), 1)")
 
-    async def alter(words: str) -> None:
+    async def alter(words: LiteralString) -> None:
         async with await migrated.connect() as connection:
-            await connection.execute(sql.SQL("alter database {} " + words).format(name))  # type: ignore[arg-type]
+            await connection.execute(sql.SQL("alter database {} {}").format(name, sql.SQL(words)))
 
     await alter("set default_transaction_read_only = on")
     async with pool(database_url) as db:
@@ -236,15 +231,19 @@ async def test_any_error_takes_a_transaction_back(database_url: str) -> None:
     """What was written before an error, ours or the database's, is not there; the connection is free again."""
     note = text("insert into blobs (sha256, size) values ('a', 1)")
     async with pool(database_url, 1) as db:
-        for error in (NotFound("no"), KeyError("bug")):
-            with pytest.raises(type(error)):
-                async with db.begin() as connection:
-                    await connection.execute(note)
-                    raise error
-        with pytest.raises(sqlalchemy.exc.IntegrityError):
+
+        async def write_twice(error: Exception | None) -> None:
             async with db.begin() as connection:
                 await connection.execute(note)
+                if error is not None:
+                    raise error
                 await connection.execute(note)
+
+        for error in (NotFound("no"), KeyError("bug")):
+            with pytest.raises(type(error)):
+                await write_twice(error)
+        with pytest.raises(sqlalchemy.exc.IntegrityError):
+            await write_twice(None)
         assert (row := await db.one(text("select count(*) as n from blobs"))) is not None
         assert row.n == 0
         assert await db.execute(note) == 1

@@ -34,9 +34,10 @@ end_marked() {
             ask_to_end $pids
             empty=0 pause=0.1
         fi
-        sleep "$pause"
+        [ "$empty" -ge 2 ] || sleep "$pause"
     done
-    survivors=$(marked | wc -w)
+    survivors=0
+    if [ "$empty" -lt 2 ]; then survivors=$(marked | wc -w); fi
 }
 
 # ask_to_end PID...: TERM, once each: a second one would cut short how a process ends by itself.
