@@ -2,8 +2,8 @@
 
 import asyncio
 import functools
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager, suppress
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any, Final, TypeVar, cast
 
@@ -22,7 +22,7 @@ def boundary(step: Step) -> Step:
 
     @functools.wraps(step)
     async def bounded(self: object, request: object) -> object:
-        async with beating():
+        with beating():
             try:
                 return await step(self, request)
             except DogwatchError as error:
@@ -43,11 +43,28 @@ def as_application_error(error: DogwatchError) -> ApplicationError:
 
 
 class Pulse:
-    """What the next heartbeat says."""
+    """The beats of one step: in the background, and each asks anew what there is to tell.
+
+    The start of a step is its first sign of life, so a step that is over soon costs no beat.
+    """
 
     def __init__(self) -> None:
-        """Nothing yet."""
-        self.details: tuple[object, ...] = ()
+        """Silent until it starts; its beats say nothing more than that the step works, until it has progress to tell."""
+        self.progress: Callable[[], object] | None = None
+        self._next: asyncio.TimerHandle | None = None
+
+    def start(self, every_s: float) -> None:
+        """Beat every so many seconds from then on."""
+        self._next = asyncio.get_running_loop().call_later(every_s, self._beat, every_s)
+
+    def stop(self) -> None:
+        """Beat no more."""
+        if self._next is not None:
+            self._next.cancel()
+
+    def _beat(self, every_s: float) -> None:
+        self.start(every_s)
+        activity.heartbeat(*(() if self.progress is None else (self.progress(),)))
 
 
 _PULSE: ContextVar[Pulse] = ContextVar("pulse")
@@ -58,25 +75,15 @@ def pulse() -> Pulse:
     return _PULSE.get()
 
 
-@asynccontextmanager
-async def beating() -> AsyncIterator[None]:
-    """Beat in the background until the body ends: a worker's death is noticed by the missing beat, a cancel arrives with its answer."""
-    beat = Pulse()
-    _PULSE.set(beat)
+@contextmanager
+def beating() -> Iterator[None]:
+    """Beat until the body ends: a worker's death is noticed by the missing beat, a cancel arrives with its answer."""
+    own = Pulse()
+    _PULSE.set(own)
     timeout = activity.info().heartbeat_timeout
-    if timeout is None:
-        yield
-        return
-    ticker = asyncio.create_task(_tick(min(timeout.total_seconds() / 4, MOST_S), beat))
+    if timeout is not None:
+        own.start(min(timeout.total_seconds() / 4, MOST_S))
     try:
         yield
     finally:
-        ticker.cancel()
-        with suppress(asyncio.CancelledError):
-            await ticker
-
-
-async def _tick(every_s: float, beat: Pulse) -> None:
-    while True:
-        await asyncio.sleep(every_s)  # first: the start of a step is its first sign of life, and a short step needs no other
-        activity.heartbeat(*beat.details)
+        own.stop()

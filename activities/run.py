@@ -43,16 +43,15 @@ class Run:
                 with suppress(TimeoutError):
                     async with asyncio.timeout(LAST_LINES_S):
                         return await asyncio.shield(following)
-            following.cancel()
-            with suppress(asyncio.CancelledError):
-                await following
             raise
+        finally:
+            following.cancel()
+            await asyncio.wait([following])
 
     async def _follow(self, attempt: AttemptRef) -> AttemptOutcome:
         follower = Follower(attempt.job_id, names.attempt_id(attempt.job_id, attempt.attempt), self.records, self.blobs)
-        self._tell(follower, RunPhase.ATTACHING)
+        pulse().progress = lambda: self._progress(follower)
         stderr = ""
-        reporter = asyncio.create_task(self._report(follower))
         try:
             sandbox = await self.sandboxes[attempt.sandbox.provider].attach(attempt.sandbox.sandbox_id)
             supervisor = Supervisor(sandbox, follower.attempt_id)
@@ -62,8 +61,6 @@ class Run:
         except SandboxLost:
             await follower.take()
             follower.lost = "sandbox"
-        finally:
-            reporter.cancel()
         cursor, status = follower.cursor, follower.status
         verdict = decide(
             follower.progress,
@@ -72,7 +69,6 @@ class Run:
             stop_reason=cursor.stop_requested if cursor is not None else None,
             lost=follower.lost,
         )
-        self._tell(follower, RunPhase.ENDED)
         return AttemptOutcome(
             verdict=verdict,
             usage=follower.progress.usage,
@@ -80,14 +76,12 @@ class Run:
             events=cursor.next_seq - 1 if cursor is not None else 0,
         )
 
-    async def _report(self, follower: Follower) -> None:
-        while True:
-            await asyncio.sleep(1)
-            self._tell(follower, RunPhase.FOLLOWING)
-
-    def _tell(self, follower: Follower, phase: RunPhase) -> None:
-        usage = follower.progress.usage
-        events = follower.cursor.next_seq - 1 if follower.cursor is not None else 0
-        pulse().details = (
-            RunProgress(phase=phase, events=events, turns=usage.turns, cost_usd=usage.cost_usd, last=follower.progress.last[:200]),
+    def _progress(self, follower: Follower) -> RunProgress:
+        usage, cursor = follower.progress.usage, follower.cursor
+        return RunProgress(
+            phase=RunPhase.ATTACHING if cursor is None else RunPhase.FOLLOWING,
+            events=cursor.next_seq - 1 if cursor is not None else 0,
+            turns=usage.turns,
+            cost_usd=usage.cost_usd,
+            last=follower.progress.last[:200],
         )

@@ -114,9 +114,7 @@ class Job:
         prepared = await step(
             order(
                 Prepare.prepare_sandbox,
-                PrepareInput(
-                    job_id=self.job_id, attempt=attempt.number, request=self.request, run_s=left, budget_usd=self._budget_left()
-                ),
+                PrepareInput(job_id=self.job_id, attempt=attempt.number, request=self.request, run_s=left, budget_usd=self._budget_left()),
                 policies.PREPARE,
                 f"attempt {attempt.number}: sandbox, workspace, start the agent",
             ),

@@ -45,8 +45,7 @@ class Screen:
     def table(self, columns: Iterable[str], rows: Iterable[Iterable[str]]) -> None:
         """A table for people, tab-separated lines without a heading for pipes; escaped."""
         if not self.out.is_terminal:
-            for row in rows:
-                self.out.print(Text("\t".join(map(escape, row)), tab_size=1))
+            self.out.file.writelines("\t".join(map(escape, row)) + "\n" for row in rows)
             return
         table = Table(box=None, pad_edge=False, header_style="bold")
         for column in columns:
@@ -105,7 +104,7 @@ def lines_of(event: EventView) -> list[str]:
 def _block(block: Mapping[str, object]) -> str | None:
     kind = block.get("type")
     if kind == "text" and isinstance(block.get("text"), str):
-        lines = str(block["text"]).strip().splitlines()
+        lines = str(block["text"]).strip().split("\n")
         return "\n".join(lines[:_TEXT_LINES] + (["…"] if len(lines) > _TEXT_LINES else []))
     if kind == "tool_use":
         arguments = block.get("input")

@@ -92,10 +92,13 @@ class SessionHandle:
             )
         return submitted
 
-    async def withdraw(self, job_id: str) -> None:
-        """Take a job that waits out of the queue; one that runs is cancelled by its own handle. Raises NotFound, TemporalUnavailable."""
+    async def withdraw(self, job_id: str) -> bool:
+        """Take a job that waits out of the queue; False where it does not wait, or not any more. Raises NotFound, TemporalUnavailable."""
         async with answered(UPDATE_WITHIN_S):
-            await self._workflow.execute_update(WITHDRAW_JOB, job_id, rpc_timeout=timedelta(seconds=UPDATE_WITHIN_S))
+            withdrawn: bool = await self._workflow.execute_update(
+                WITHDRAW_JOB, job_id, result_type=bool, rpc_timeout=timedelta(seconds=UPDATE_WITHIN_S)
+            )
+        return withdrawn
 
     async def extend(self, seconds: float) -> datetime:
         """Let the session live at least so many seconds from now; returns when it ends. Raises as `submit`."""

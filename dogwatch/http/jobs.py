@@ -84,14 +84,18 @@ class Jobs:
             try:
                 await self.deps.temporal.job(job_id).cancel()
             except NotFound:
-                view = await self._without_workflow(view)
+                await self._withdraw(view)
+            view = await self.deps.doors.job(self.deps.tenant, job_id)
         return Reply(view, 200 if view.status.terminal else 202)
 
-    async def _without_workflow(self, view: JobView) -> JobView:
-        """A job that has just ended, or waits in its session."""
-        if view.session_id is not None and view.status.rank <= JobStatus.QUEUED.rank:
-            await self.deps.temporal.session(view.session_id).withdraw(view.job_id)
-        return await self.deps.doors.job(self.deps.tenant, view.job_id)
+    async def _withdraw(self, view: JobView) -> None:
+        """A job without a workflow waits in its session, or did until a moment ago."""
+        if view.session_id is None:
+            return
+        if await self.deps.temporal.session(view.session_id).withdraw(view.job_id):
+            await self.deps.doors.mark_withdrawn(self.deps.tenant, view.job_id)
+        else:
+            await self.deps.temporal.job(view.job_id).cancel()
 
 
 def _accepted(view: JobView) -> Reply:

@@ -35,6 +35,10 @@ _QUEUED = text("""
 update jobs set status = case when status = 'accepted' then 'queued' else status end where id = :id and tenant = :tenant returning status
 """)
 _DROP_JOB = text("delete from jobs where id = :id and tenant = :tenant and status = 'accepted'")
+_WITHDRAWN = text("""
+update jobs set status = 'cancelled', finished_at = now(), verdict = '{"code": "withdrawn", "message": "cancelled before it began"}'::jsonb
+where id = :id and tenant = :tenant and status in ('accepted', 'queued')
+""")
 
 _ACCEPT_SESSION = text("""
 insert into sessions (id, tenant, state, ttl_s, input_manifest, workspace_manifest, idempotency_key, request_hash, labels, expires_at)
@@ -148,6 +152,12 @@ class Acceptance:
         """Take the row of a refused start back, unless the job has been started after all."""
         async with self.db.begin() as connection:
             await connection.execute(_DROP_JOB, {"id": job_id, "tenant": tenant})
+
+    @bounded
+    async def mark_withdrawn(self, tenant: str, job_id: str) -> None:
+        """Record that a session has taken a job out of its queue."""
+        async with self.db.begin() as connection:
+            await connection.execute(_WITHDRAWN, {"id": job_id, "tenant": tenant})
 
     @bounded
     async def accept_session(self, new: NewSession) -> AcceptedSession:

@@ -14,21 +14,25 @@ from dogwatch.contracts.steps import Collected
 from dogwatch.contracts.workspace import Changes, ManifestKind
 from dogwatch.errors import LeaseLost, NotFound
 from dogwatch.ports import Collection, CollectionOpening
-from dogwatch.store.engine import Database, encode, one, plain, rows
+from dogwatch.store.engine import Database, encode, one, plain
 from dogwatch.store.manifests import manifest_ref, store_manifests
 
-_OPEN = text("""
+# Of all attempts that have ended: what the others used, and the number of the job's last event.
+_OF_THE_JOB = """
+  (select jsonb_agg(o.usage) from attempts o where o.job_id = a.job_id and o.ended_at is not null and o.id <> a.id) as others,
+  greatest(a.next_seq, (select max(o.next_seq) from attempts o where o.job_id = a.job_id and o.ended_at is not null)) - 1 as events"""
+_OPEN = text(f"""
 update attempts a set lease = lease + 1 from jobs j where a.id = :id and j.id = a.job_id
 returning a.lease, a.ended_at, a.workspace_manifest, a.transcript_manifest, a.progress ->> 'session_id' as cli_session,
-  a.usage, j.id as job_id, j.status, j.input_manifest, j.changes
+  a.usage, j.input_manifest, j.changes, {_OF_THE_JOB}
 """)
 # The job's row is locked first, as everywhere else: whoever ends the job at the same time waits instead of locking us out.
-_END_ATTEMPT = text("""
+_END_ATTEMPT = text(f"""
 with job as (select id from jobs where id = :job for no key update)
 update attempts a set state = 'ended', ended_at = coalesce(a.ended_at, now()), verdict = cast(:verdict as jsonb),
   usage = cast(:usage as jsonb), workspace_manifest = coalesce(:workspace, a.workspace_manifest),
   transcript_manifest = coalesce(:transcript, a.transcript_manifest)
-from job where a.id = :id and a.job_id = job.id and a.lease = :lease returning a.id
+from job where a.id = :id and a.job_id = job.id and a.lease = :lease returning {_OF_THE_JOB}
 """)
 # What an attempt saved last is the job's result where the ending itself brought none.
 _LAST_SAVED = "(select a.{} from attempts a where a.job_id = jobs.id and a.{} is not null order by a.number desc limit 1)"
@@ -46,7 +50,6 @@ update sessions set workspace_manifest = coalesce(:workspace, workspace_manifest
   expires_at = greatest(expires_at, now() + make_interval(secs => ttl_s))
 where id = :session and tenant = :tenant
 """)
-_SUMS = text("select usage, next_seq from attempts where job_id = :job and state = 'ended' order by number")
 _LATE_END = text("""
 insert into jobs (id, tenant, session_id, request, prompt, labels, status, verdict, finished_at)
 values (:id, :tenant, :session, cast(:request as jsonb), :prompt, cast(:labels as jsonb), :status, cast(:verdict as jsonb), now())
@@ -94,15 +97,15 @@ class Endings:
         return CollectionOpening(attempt_id, row.lease, source, done, row.cli_session)
 
     async def _done(self, connection: AsyncConnection, row: Row[Any]) -> Collected:
-        usage, events, attempts = await self._sums(connection, row.job_id)
+        used = Usage.model_validate(row.usage)
         return Collected(
             workspace=await manifest_ref(connection, row.workspace_manifest),
             transcript=await manifest_ref(connection, row.transcript_manifest),
             changes=Changes.model_validate(row.changes),
-            usage=usage,
-            attempt_usage=Usage.model_validate(row.usage),
-            events=events,
-            attempts=attempts,
+            usage=_total(used, row),
+            attempt_usage=used,
+            events=row.events,
+            attempts=len(row.others or ()) + 1,
         )
 
     async def commit_collection(self, collection: Collection) -> Collected:
@@ -117,19 +120,20 @@ class Endings:
             }
             attempt = {"id": collection.attempt_id, "job": collection.job_id, "lease": collection.lease}
             words = {"verdict": encode(collection.verdict), "usage": encode(collection.usage)}
-            if await one(connection, _END_ATTEMPT, **attempt, **words, **stored) is None:
+            row = await one(connection, _END_ATTEMPT, **attempt, **words, **stored)
+            if row is None:
                 raise LeaseLost
-            usage, events, attempts = await self._sums(connection, collection.job_id)
+            usage = _total(collection.usage, row)
             if collection.ending is not None:
-                await self._end(connection, collection, collection.ending, {**stored, "usage": encode(usage), "events": events})
+                await self._end(connection, collection, collection.ending, {**stored, "usage": encode(usage), "events": row.events})
             return Collected(
                 workspace=workspace,
                 transcript=transcript,
                 changes=collection.changes,
                 usage=usage,
                 attempt_usage=collection.usage,
-                events=events,
-                attempts=attempts,
+                events=row.events,
+                attempts=len(row.others or ()) + 1,
             )
 
     async def _end(self, connection: AsyncConnection, collection: Collection, ending: Ending, values: Mapping[str, object]) -> None:
@@ -142,12 +146,6 @@ class Endings:
     async def _move_session(self, connection: AsyncConnection, session_id: str, tenant: str, job_id: str, result: Row[Any]) -> None:
         owner = {"session": session_id, "tenant": tenant, "job": job_id}
         await connection.execute(_MOVE_SESSION, {**owner, "workspace": result.workspace, "transcript": result.transcript})
-
-    async def _sums(self, connection: AsyncConnection, job_id: str) -> tuple[Usage, int, int]:
-        usage, events, attempts = Usage(), 0, 0
-        for row in await rows(connection, _SUMS, job=job_id):
-            usage, events, attempts = usage.plus(Usage.model_validate(row.usage)), row.next_seq - 1, attempts + 1
-        return usage, events, attempts
 
     async def end_job(self, job_id: str, request: JobRequest, ending: Ending) -> Ending:
         """See `ports.Records`."""
@@ -177,3 +175,9 @@ class Endings:
             await connection.execute(_END_SESSION, {"id": session_id, "state": state})
             if withdrawn:
                 await connection.execute(_WITHDRAW, {"ids": list(withdrawn)})
+
+
+def _total(usage: Usage, row: Row[Any]) -> Usage:
+    for other in row.others or ():
+        usage = usage.plus(Usage.model_validate(other))
+    return usage

@@ -6,7 +6,7 @@ from collections.abc import Collection, Mapping, Sequence
 from datetime import timedelta
 from typing import Any
 
-from sqlalchemy import text
+from sqlalchemy import TextClause, text
 from sqlalchemy.engine import Row
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -23,11 +23,24 @@ from unnest(cast(:ids as text[]), cast(:kinds as text[]), cast(:digests as bytea
   cast(:complete as bool[]), cast(:limits as text[])) as m(id, kind, digest, files, bytes, complete, limit_hit)
 on conflict (id) do nothing returning id
 """)
-_INSERT_ENTRIES = text("""
-insert into manifest_entries (manifest_id, position, path, kind, mode, size, sha256, target, reason, repo_config)
-select * from unnest(cast(:manifests as text[]), cast(:positions as int[]), cast(:paths as bytea[]), cast(:kinds as text[]),
-  cast(:modes as int[]), cast(:sizes as bigint[]), cast(:digests as bytea[]), cast(:targets as bytea[]), cast(:reasons as text[]),
-  cast(:configs as bool[]))
+# The lock keeps a collection away until the caller's transaction has named the blobs. Marking is a hint that saves later puts: it waits
+# for nobody, and so never deadlocks.
+_HELD = """held as materialized (
+  select sha256 from blobs where sha256 = any(cast(:blobs as bytea[])) and deleting_since is null order by sha256 for key share
+), marked as (
+  update blobs set stored = true where sha256 in (
+    select sha256 from blobs where sha256 = any(cast(:blobs as bytea[])) and not stored and deleting_since is null
+    for no key update skip locked)
+)
+select count(*) as held from held"""
+_HOLD = text(f"with {_HELD}")
+_INSERT_ENTRIES = text(f"""
+with listed as (
+  insert into manifest_entries (manifest_id, position, path, kind, mode, size, sha256, target, reason, repo_config)
+  select * from unnest(cast(:manifests as text[]), cast(:positions as int[]), cast(:paths as bytea[]), cast(:kinds as text[]),
+    cast(:modes as int[]), cast(:sizes as bigint[]), cast(:digests as bytea[]), cast(:targets as bytea[]), cast(:reasons as text[]),
+    cast(:configs as bool[]))
+), {_HELD}
 """)
 _REF = text("select id, digest, files, bytes, complete from manifests where id = :id")
 _LOAD = text("""
@@ -38,18 +51,6 @@ _NOTE = text("""
 insert into blobs (sha256, size) select sha256, size from unnest(cast(:digests as bytea[]), cast(:sizes as bigint[])) as b(sha256, size)
 on conflict (sha256) do update set last_put_at = now() where blobs.deleting_since is null
 returning sha256, stored
-""")
-# The lock keeps a collection away until the caller's transaction has named the blobs. Marking is a hint that saves later puts: it waits
-# for nobody, and so never deadlocks.
-_HOLD = text("""
-with held as materialized (
-  select sha256 from blobs where sha256 = any(cast(:digests as bytea[])) and deleting_since is null order by sha256 for key share
-), marked as (
-  update blobs set stored = true where sha256 in (
-    select sha256 from blobs where sha256 = any(cast(:digests as bytea[])) and not stored and deleting_since is null
-    for no key update skip locked)
-)
-select count(*) as held from held
 """)
 _UNNAMED = """not exists (select 1 from manifest_entries e where e.sha256 = b.sha256)
   and not exists (select 1 from events e where e.sha256 = b.sha256)
@@ -95,8 +96,7 @@ async def store_manifests(connection: AsyncConnection, tenant: str, trees: Mappi
         for position, entry in enumerate(tree.manifest.entries, start=1)
     ]
     if listed:
-        await connection.execute(_INSERT_ENTRIES, _columns(listed))
-        await hold_blobs(connection, {entry.sha256 for _, _, entry in listed if entry.sha256})
+        await _hold(connection, {entry.sha256 for _, _, entry in listed if entry.sha256}, _INSERT_ENTRIES, _columns(listed))
     return refs
 
 
@@ -116,10 +116,13 @@ async def hold_blobs(connection: AsyncConnection, digests: Collection[str]) -> N
 
     Raises StorageUnavailable where one has been collected already: the step that is repeated then puts it anew.
     """
-    if digests:
-        row = await one(connection, _HOLD, digests=[bytes.fromhex(sha) for sha in digests])
-        if row is None or row.held != len(digests):
-            raise StorageUnavailable("a blob was collected before it was named: more than the grace has passed since it was announced")
+    await _hold(connection, digests, _HOLD, {})
+
+
+async def _hold(connection: AsyncConnection, digests: Collection[str], statement: TextClause, values: Mapping[str, object]) -> None:
+    row = await one(connection, statement, blobs=[bytes.fromhex(sha) for sha in digests], **values)
+    if row is None or row.held != len(digests):
+        raise StorageUnavailable("a blob was collected before it was named: more than the grace has passed since it was announced")
 
 
 async def manifest_ref(connection: AsyncConnection, manifest_id: str | None) -> ManifestRef | None:

@@ -139,7 +139,8 @@ def _job_view(row: Row[Any], attempts: Sequence[Row[Any]]) -> JobView:
 
 
 def _error(verdict: Verdict) -> str:
-    return f"{verdict.message} {verdict.remedy}".strip() or verdict.code.value
+    message = verdict.message or verdict.code.value
+    return f"{message.rstrip('.')}. {verdict.remedy}" if verdict.remedy else message
 
 
 def _attempt_view(row: Row[Any]) -> AttemptView:

@@ -189,6 +189,7 @@ async def test_nothing_an_agent_says_acts_on_the_terminal(door: Door) -> None:
         told = await dogwatch(*arguments, "--url", door.url)
         assert told.code == 0, told
         assert all(char.isprintable() or char in "\t\n" for char in told.out + told.err)
+    assert (await dogwatch("files", job_id, "--url", door.url)).out == "+\t1\tnew\\x1b.txt\n"
     shown = (await dogwatch("watch", job_id, "--url", door.url)).out
     assert "\\r\\x1b[31m \\u202ered\\u202c" in shown
     assert "[red]markup[/red] [link=http://x]y[/link]" in shown

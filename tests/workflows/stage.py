@@ -17,7 +17,7 @@ from temporalio.worker import Worker
 from dogwatch import names
 from dogwatch.contracts.agent import AgentTask
 from dogwatch.contracts.job import Ending, JobRequest, JobResult
-from dogwatch.contracts.session import SessionInput
+from dogwatch.contracts.session import SessionInput, SessionResult
 from tests.workflows.doubles import WITHIN_S, Hands
 from worker.converter import for_worker
 from worker.runner import strict_runner
@@ -68,6 +68,7 @@ class Stage:
             activities=self.hands.all() if activities else [],
             workflow_runner=strict_runner(),
             max_heartbeat_throttle_interval=timedelta(milliseconds=100),
+            identity="worker",
             **options,
         )
 
@@ -82,7 +83,11 @@ class Stage:
         """Open a session."""
         session_id = session_id or secrets.token_hex(8)
         return await self.client.start_workflow(
-            names.SESSION, SessionInput(session_id=session_id, **changes), id=names.session_workflow_id(session_id), task_queue=self.queue
+            names.SESSION,
+            SessionInput(session_id=session_id, **changes),
+            id=names.session_workflow_id(session_id),
+            task_queue=self.queue,
+            result_type=SessionResult,
         )
 
     async def closed(self, handle: Handle) -> Closed:

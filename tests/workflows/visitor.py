@@ -41,12 +41,10 @@ class Visitor:
 
     async def refused(self, job_id: str | None = None, **changes: Any) -> str | None:
         """Submit a job that is refused; the code."""
-        try:
+        with pytest.raises(WorkflowUpdateFailedError) as failed:
             await self.submit(job_id, **changes)
-        except WorkflowUpdateFailedError as failed:
-            assert isinstance(failed.cause, ApplicationError)
-            return failed.cause.type
-        raise AssertionError("it was accepted")
+        assert isinstance(failed.value.cause, ApplicationError)
+        return failed.value.cause.type
 
     async def extend(self, seconds: float) -> datetime:
         """Move the end."""
@@ -76,12 +74,12 @@ class Visitor:
     async def ended(self) -> SessionResult:
         """Wait for the session's end, however often it has continued as new; nothing in it may have failed."""
         async with asyncio.timeout(WITHIN_S):
-            raw = await self.stage.client.get_workflow_handle(self.handle.id, result_type=SessionResult).result()
+            result: SessionResult = await self.handle.result()
         for history in await self.runs():
             assert_no_task_failed(history)
         (end,) = [step for step in self.stage.hands.steps(names.END_SESSION) if step.session_id == self.session_id]
-        assert SessionState(end.state) is raw.state
-        return raw
+        assert SessionState(end.state) is result.state
+        return result
 
     async def runs(self) -> list[WorkflowHistory]:
         """The histories of all runs, the first one first."""
