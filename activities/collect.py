@@ -15,7 +15,7 @@ from dogwatch.contracts.agent import Usage, VerdictCode
 from dogwatch.contracts.sandbox import Provider
 from dogwatch.contracts.steps import Collected, CollectInput, StopReason
 from dogwatch.contracts.workspace import Changes, Manifest
-from dogwatch.errors import AttemptEnded
+from dogwatch.errors import AttemptEnded, CommandFailed
 from dogwatch.ports import Blobs, Collection, CollectionOpening, Records, Sandbox, Sandboxes, Tree
 from dogwatch.workspace.deposit import Deposit
 from dogwatch.workspace.manifest import changes, digest
@@ -90,9 +90,12 @@ class Collect:
         if session_id is None:
             return None
         root = f"{supervisor.directory}/{conversation.WRITTEN}"
-        if (await sandbox.exec(["test", "-d", root])).exit_code:
+        try:
+            written = await pull(sandbox, root, self._deposit(), conversation.LIMITS)
+        except CommandFailed:
+            if (await sandbox.exec(["test", "-d", root])).exit_code == 0:
+                raise
             return None
-        written = await pull(sandbox, root, self._deposit(), conversation.LIMITS)
         manifest = conversation.conversation_of(written, session_id)
         return Tree(manifest, digest(manifest)) if manifest.entries else None
 

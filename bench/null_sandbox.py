@@ -50,9 +50,7 @@ class NullSandbox:
         self.name = self.sandbox_id = name
 
     async def exec(self, argv: Sequence[str], **_: object) -> ExecResult:
-        """Answer `poll.sh` with the run's end and what it wrote; there is no directory to be found; all else succeeds silently."""
-        if argv[0] == "test":
-            return ExecResult(1, b"", b"")
+        """Answer `poll.sh` with the run's end and what it wrote; all else succeeds silently."""
         if len(argv) == 6 and argv[1].endswith("/poll.sh"):
             return ExecResult(0, _STATUS + _OUTPUT[int(argv[3]) :], b"")
         return ExecResult(0, b"", b"")

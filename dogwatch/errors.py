@@ -259,7 +259,9 @@ class InlineFilesRefused(InvalidRequest):
     """Files were put into a workflow's input."""
 
     code = "inline_files_refused"
-    remedy = "Upload them with POST /v1/sessions or POST /v1/jobs at the HTTP door, or name stored files with workspace.kind `manifest` or `job`."
+    remedy = (
+        "Upload them with POST /v1/sessions or POST /v1/jobs at the HTTP door, or name stored files with workspace.kind `manifest` or `job`."
+    )
 
 
 class BadJobId(InvalidRequest):
@@ -326,6 +328,31 @@ class Unauthorized(DogwatchError):
     code = "unauthorized"
     remedy = "Send the header `Authorization: Bearer <key>`."
     http_status = 401
+
+
+class MethodNotAllowed(DogwatchError):
+    """This address does not take that method."""
+
+    code = "method_not_allowed"
+    remedy = "The OpenAPI description at /v1/openapi.json names every address and method."
+    http_status = 405
+
+
+class BodyTooSlow(DogwatchError):
+    """The body of a request did not arrive in time."""
+
+    code = "body_too_slow"
+    remedy = "Send it again over a faster connection, or send less."
+    http_status = 408
+
+
+class DoorUnreachable(DogwatchError):
+    """The HTTP door does not answer."""
+
+    code = "door_unreachable"
+    remedy = "Start it with `python -m worker up`, or say where it is with DOGWATCH_URL."
+    retryable = True
+    http_status = 503
 
 
 class DatabaseUnavailable(DogwatchError):

@@ -27,9 +27,10 @@ SWEEP: Final = "sweep"
 SUBMIT_JOB: Final = "submit_job"
 EXTEND: Final = "extend"
 CLOSE: Final = "close"
+WITHDRAW_JOB: Final = "withdraw_job"
 
 SEARCH_ATTRIBUTES: Final = {"DogwatchTenant": "Keyword", "DogwatchSession": "Keyword"}
-"""Set at the start of a workflow and never again: an upsert costs an event. ExecutionStatus already tells running, failed and cancelled apart."""
+"""Set at the start of a workflow and never again: an upsert costs an event. ExecutionStatus tells running, failed and cancelled apart."""
 
 _ID = re.compile(ID_PATTERN)
 _JOB_PREFIX, _SESSION_PREFIX = "job/", "session/"

@@ -73,13 +73,13 @@ class Sandbox(Protocol):
     def stream(
         self, argv: Sequence[str], *, stdin: AsyncIterable[bytes] | bytes | None = None, cwd: str | None = None, timeout_s: float = 600.0
     ) -> AsyncIterator[bytes]:
-        """Run a command and yield its standard output as it comes, without holding it. Raises CommandFailed with the end of its error output when
-        it exits with anything but 0 or 1 (tar's 1 means that a file changed while it was read), after all output was yielded."""
+        """Run a command and yield its standard output as it comes, without holding it. Raises CommandFailed with the end of its error
+        output when it exits with anything but 0 or 1 (tar's 1 means that a file changed while it was read), after all was yielded."""
         ...
 
     async def launch(self, argv: Sequence[str], *, cwd: str | None = None, env: Mapping[str, str] | None = None) -> None:
-        """Start a command that lives on when this process dies. `env` may hold secrets: it reaches the command's environment by the provider's
-        own means and never an argument list. Output is dropped."""
+        """Start a command that lives on when this process dies. `env` may hold secrets: it reaches the command's environment by the
+        provider's own means and never an argument list. Output is dropped."""
         ...
 
     async def alive(self) -> bool:
@@ -304,8 +304,8 @@ class Records(Protocol):
     """The rows. Every method is one transaction; each may raise DatabaseUnavailable."""
 
     async def open_attempt(self, job_id: str, number: int, request: JobRequest, provider: Provider) -> Opening:
-        """Upsert the job's row, move it to running, write the attempt and the intent of its sandbox, take the lease. An earlier attempt that
-        is still open is ended here. Raises AttemptEnded, and NotFound for a workspace that does not exist."""
+        """Upsert the job's row, move it to running, write the attempt and the intent of its sandbox, take the lease. An earlier attempt
+        that is still open is ended here. Raises AttemptEnded, and NotFound for a workspace that does not exist."""
         ...
 
     async def bind_sandbox(self, attempt_id: str, lease: int, sandbox_id: str, expires_at: datetime) -> str:

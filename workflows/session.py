@@ -82,6 +82,15 @@ class Session:
         if job.request.session_id != self.input.session_id or job.request.tenant != self.input.tenant:
             raise refusal(errors.InvalidRequest("the job names another session or tenant"))
 
+    @workflow.update(name=names.WITHDRAW_JOB)
+    def withdraw_job(self, job_id: str) -> bool:
+        """Take a job that waits out of the queue, as if it had never been there; False where it does not wait, or not any more."""
+        waiting = [queued for queued in self.queue if queued.job_id != job_id]
+        withdrawn = len(waiting) < len(self.queue)
+        self.queue = waiting
+        self._show()
+        return withdrawn
+
     @workflow.update(name=names.EXTEND)
     def extend(self, seconds: float) -> datetime:
         """Move the end to `seconds` from now, if that is later; returns the end."""

@@ -12,8 +12,6 @@ from dogwatch.contracts.job import JobRequest, JobResult, JobStatus
 from dogwatch.contracts.session import JobSubmitted, QueuedJob, SessionResult
 from dogwatch.contracts.workspace import SessionWorkspace
 
-WITHDRAW_JOB = "withdraw_job"
-"""Update of a session that takes a waiting job out of the queue."""
 UPDATE_WITHIN_S = 15.0
 """Longest wait for a session's answer, which needs a worker."""
 
@@ -96,7 +94,7 @@ class SessionHandle:
         """Take a job that waits out of the queue; False where it does not wait, or not any more. Raises NotFound, TemporalUnavailable."""
         async with answered(UPDATE_WITHIN_S):
             withdrawn: bool = await self._workflow.execute_update(
-                WITHDRAW_JOB, job_id, result_type=bool, rpc_timeout=timedelta(seconds=UPDATE_WITHIN_S)
+                names.WITHDRAW_JOB, job_id, result_type=bool, rpc_timeout=timedelta(seconds=UPDATE_WITHIN_S)
             )
         return withdrawn
 

@@ -14,7 +14,7 @@ from dogwatch.contracts.job import JobStatus, JobSubmission, JobView
 from dogwatch.contracts.page import FilePage, JobPage, Problem, SessionPage
 from dogwatch.contracts.session import SessionRequest, SessionState, SessionView
 from dogwatch.contracts.workspace import FileView
-from dogwatch.errors import ERRORS, BlobCorrupt, DogwatchError, InvalidRequest
+from dogwatch.errors import ERRORS, BlobCorrupt, DogwatchError, DoorUnreachable, InvalidRequest
 
 if TYPE_CHECKING:
     import httpx
@@ -25,15 +25,6 @@ PATIENCE_S = 120.0
 _LONGEST_PAUSE_S = 5.0
 
 M = TypeVar("M", bound=BaseModel)
-
-
-class DoorUnreachable(DogwatchError):
-    """The HTTP door does not answer."""
-
-    code = "door_unreachable"
-    remedy = "Start it with `python -m worker up`, or say where it is with DOGWATCH_URL."
-    retryable = True
-    http_status = 503
 
 
 class HttpClient:

@@ -8,7 +8,7 @@ from typing import Any, Never, TypeVar
 from pydantic import BaseModel, ValidationError
 from starlette.requests import ClientDisconnect, Request
 
-from dogwatch.errors import InvalidRequest, OutOfRange, UploadTooLarge, invalid_request
+from dogwatch.errors import BodyTooSlow, InvalidRequest, OutOfRange, UploadTooLarge, invalid_request
 from dogwatch.http.deps import Limits
 
 MAX_DEPTH = 64
@@ -59,7 +59,7 @@ async def _read(request: Request, limits: Limits) -> bytes:
                 if len(body) > limits.max_body_bytes:
                     raise too_long
     except TimeoutError:
-        raise InvalidRequest(f"the body did not arrive within {limits.body_timeout_s:g} s") from None
+        raise BodyTooSlow(f"the body did not arrive within {limits.body_timeout_s:g} s") from None
     except ClientDisconnect:
         raise InvalidRequest("the body ended early") from None
     return bytes(body)

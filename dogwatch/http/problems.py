@@ -10,7 +10,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from dogwatch.contracts.page import Problem
-from dogwatch.errors import DogwatchError, InvalidRequest, NotFound, Unauthorized
+from dogwatch.errors import DogwatchError, InvalidRequest, MethodNotAllowed, NotFound, Unauthorized
 from dogwatch.http.reply import HEADERS
 
 log = structlog.get_logger()
@@ -58,9 +58,9 @@ async def _on_http(_: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
     if error.status_code == NotFound.http_status:
         return _answer(problem_of(NotFound("there is nothing at this address")))
-    code = "method_not_allowed" if error.status_code == 405 else "http_error"
-    remedy = "The OpenAPI description at /v1/openapi.json names every address and method."
-    return _answer(_problem(error.status_code, code, str(error.detail), str(error.detail), remedy), dict(error.headers or {}))
+    if error.status_code == MethodNotAllowed.http_status:
+        return _answer(problem_of(MethodNotAllowed()), dict(error.headers or {}))
+    return _answer(_problem(error.status_code, "http_error", str(error.detail), str(error.detail), MethodNotAllowed.remedy))
 
 
 async def _on_bug(_: Request, error: Exception) -> Response:

@@ -142,7 +142,7 @@ async def test_a_body_that_never_ends_is_given_up(database_url: str, temporal_se
         writer.write(b"POST /v1/jobs HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 1000\r\n\r\n{")
         answer = await asyncio.wait_for(reader.read(), 30)
         writer.close()
-        assert answer.startswith(b"HTTP/1.1 422 ")
+        assert answer.startswith(b"HTTP/1.1 408 ")
         assert b"did not arrive" in answer
 
 

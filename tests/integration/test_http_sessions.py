@@ -143,3 +143,17 @@ async def test_a_session_has_its_own_files_only(door: Door) -> None:
         "d/b": ("deleted", None),
     }
     assert (await door.http.get(session)).json()["latest_job_id"] == job_id
+
+
+async def test_a_job_that_waits_is_withdrawn(door: Door) -> None:
+    """Cancelling a job that has not begun takes it out of its session's queue; those around it run."""
+    session = f"/v1/sessions/{(await door.http.post('/v1/sessions', json={})).json()['session_id']}"
+    first, waiting, last = [(await door.http.post(f"{session}/jobs", json=HELLO)).json()["job_id"] for _ in range(3)]
+    answer = await door.http.post(f"/v1/jobs/{waiting}/cancel")
+    assert (answer.status_code, answer.json()["status"], answer.json()["verdict"]["code"]) == (200, "cancelled", "withdrawn")
+    assert (await door.http.post(f"/v1/jobs/{waiting}/cancel")).status_code == 200
+    for job_id in (first, last):
+        await tell(door, job_id)
+    await door.http.post(f"{session}/close")
+    assert (await door.deps.temporal.session(session.rpartition("/")[2]).result()).jobs == 2
+    assert (await door.http.get(f"/v1/jobs/{waiting}")).json()["status"] == "cancelled"

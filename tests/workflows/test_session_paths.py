@@ -96,6 +96,19 @@ async def test_sixty_submissions_at_once(real: Stage) -> None:
     assert end.withdrawn == tuple(by_position[1:])
 
 
+async def test_a_job_that_waits_can_be_withdrawn(real: Stage) -> None:
+    """It never runs; one that runs, has ended or is unknown is not in the queue, and the answer says so."""
+    gate = real.hands.gate(RUN)
+    visitor = await Visitor.of(real)
+    running, waiting, last = [(await visitor.submit()).job_id for _ in range(3)]
+    await gate.wait()
+    assert [await visitor.withdraw(job) for job in (running, waiting, waiting, "unknown")] == [False, True, False, False]
+    gate.open()
+    await visitor.close_after(last)
+    assert (await visitor.ended()).jobs == 2
+    assert await visitor.statuses([waiting]) == {waiting: None}
+
+
 async def test_a_queue_is_bounded_in_jobs_and_bytes(real: Stage) -> None:
     """What waits has to fit into the input of the next run: a session beyond it could never continue as new."""
     gate, next_gate = real.hands.gate(RUN), real.hands.gate(RUN)

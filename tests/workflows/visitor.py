@@ -51,6 +51,11 @@ class Visitor:
         answer: datetime = await self.handle.execute_update(names.EXTEND, seconds, result_type=datetime)
         return answer
 
+    async def withdraw(self, job_id: str) -> bool:
+        """Take a job out of the queue; whether it was there."""
+        answer: bool = await self.handle.execute_update(names.WITHDRAW_JOB, job_id, result_type=bool)
+        return answer
+
     async def close(self, *, cancel: bool = False) -> None:
         """Close the session."""
         await self.handle.execute_update(names.CLOSE, cancel)

@@ -1,7 +1,7 @@
-"""Starts one of this room's small programs, `enter` or `keeper`, without the packages above it: they cost a third of a second to import.
+"""Starts one of this room's small programs, `enter` or `keeper`, without the packages above it."""
 
-Run as `python -I -S program.py <name> <argument>...`; what it imports is the standard library and files of this room.
-"""
+# Those packages cost a third of a second to import. Run as `python -I -S program.py <name> <argument>...`; what it imports is the standard
+# library and files of this room.
 
 # ruff: noqa: PTH120 - see identity.py
 

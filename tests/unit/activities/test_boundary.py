@@ -181,7 +181,7 @@ class FakeSandboxes:
 class FakeRecords:
     """One attempt's cursor and its events."""
 
-    cursor: Cursor = Cursor("job.1", lease=0, offset=0, next_seq=1)
+    cursor: Cursor = field(default_factory=lambda: Cursor("job.1", lease=0, offset=0, next_seq=1))
     stop: StopReason | None = None
     lines: list[EventLine] = field(default_factory=list)
 
