@@ -8,6 +8,8 @@ from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from statistics import median
 
+from pydantic import SecretStr
+
 from bench.clock import Call
 from bench.direct import run_directly
 from bench.report import Row, at_most, shown
@@ -50,13 +52,14 @@ async def measure(servers: Servers, pairs: int) -> list[Row]:
     direct: list[float] = []
     async with AsyncExitStack() as closing:
         url = await closing.enter_async_context(scripted_model(servers))
-        settings = Settings(database_url=servers.database_url, state_dir=servers.directory)  # type: ignore[arg-type]
+        settings = Settings(database_url=SecretStr(servers.database_url), state_dir=servers.directory, blob_url=None)
+        binary = agent_binary(settings)
         request = JobRequest(
             task=AgentTask(prompt=PROMPT, options=OPTIONS), workspace=ManifestWorkspace(manifest_id=await _store(settings)), max_attempts=1
         )
-        async with worker(servers, "local", model_url=url):
+        async with worker(servers, "local", model_url=url, claude_binary=str(binary)):
             for _ in range(1 + pairs):
-                direct.append(await run_directly(agent_binary(settings), url, OPTIONS))
+                direct.append(await run_directly(binary, url, OPTIONS))
                 jobs.append(await _job(servers, request))
     calls = [Call(**call) for call in json.loads(calls_of(servers, "local").read_text())]
     return _rows(jobs[1:], direct[1:], calls)

@@ -260,7 +260,7 @@ class InlineFilesRefused(InvalidRequest):
 
     code = "inline_files_refused"
     remedy = (
-        "Upload them with POST /v1/sessions or POST /v1/jobs at the HTTP door, or name stored files with workspace.kind `manifest` or `job`."
+        "Upload them with POST /v1/sessions or POST /v1/jobs at the HTTP door, or name stored files: workspace.kind `manifest` or `job`."
     )
 
 

