@@ -20,8 +20,9 @@ help: ## Show this list
 demo: $(STAMP) ## Two real jobs in one session, end to end on real parts, shown and checked
 	@$(BIN)/python -m examples.demo $(args)
 
+# Three at a time on two cores: the tests mostly wait for servers and agents.
 test: lint types arch ## Check everything: lint, types, arch, then the tests (args="-k name")
-	@$(BIN)/python -m pytest $(args)
+	@$(BIN)/python -m pytest -n 3 --dist loadfile $(args)
 
 lint: $(STAMP) ## Check style and format
 	@$(BIN)/ruff check .
