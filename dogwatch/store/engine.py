@@ -31,35 +31,21 @@ class Database:
     """
 
     def __init__(self, url: str, *, pool_size: int = 10, statement_timeout_s: float = 30.0) -> None:
-        """`url` is a SQLAlchemy URL of the driver psycopg. At most `pool_size` connections are open; who finds none free waits in line."""
+        """`url` is a SQLAlchemy URL of the driver psycopg. At most `pool_size` calls run at a time; the others wait in line."""
         self.url = url
         self._patience_s = statement_timeout_s + 2 * CONNECT_S  # for the whole transaction, the wait in line included
-        self.engine: AsyncEngine = create_async_engine(
-            url,
-            pool_size=pool_size,
-            max_overflow=0,
-            pool_use_lifo=True,
-            connect_args={
-                "async_creator_fn": _open,
-                "connect_timeout": CONNECT_S,
-                "keepalives_idle": 10,
-                "keepalives_interval": 5,
-                "tcp_user_timeout": 10_000,
-                "options": f"-c statement_timeout={int(statement_timeout_s * 1000)} -c timezone=UTC",
-            },
-        )
         # The pool's own queue lets whoever comes past take a connection before those that wait; here the first in line is next.
         self._turn = asyncio.Semaphore(pool_size)
-        event.listen(self.engine.sync_engine, "checkout", _refuse_a_lost_connection)
-        event.listen(self.engine.sync_engine, "handle_error", _leave_a_read_only_server)
-        # The same pool without BEGIN and COMMIT: a single statement is a transaction of its own, in one round trip instead of three.
-        self._single = self.engine.sync_engine.execution_options(isolation_level="AUTOCOMMIT")
+        self._transactions = _engine(url, pool_size, statement_timeout_s)
+        # A single statement is a transaction of its own, in one round trip instead of three. These connections never change their mode:
+        # a caller that is cancelled while one does so would take it away with it.
+        self._statements = _engine(url, pool_size, statement_timeout_s, isolation_level="AUTOCOMMIT", skip_autocommit_rollback=True)
 
     @asynccontextmanager
     async def begin(self) -> AsyncIterator[AsyncConnection]:
         """One transaction: committed at the end, rolled back on any error."""
         with _typed():
-            async with asyncio.timeout(self._patience_s), self._turn, self.engine.begin() as connection:
+            async with asyncio.timeout(self._patience_s), self._turn, self._transactions.begin() as connection:
                 yield connection
 
     async def one(self, statement: TextClause, **values: object) -> Row[Any] | None:
@@ -76,7 +62,7 @@ class Database:
 
     async def _run(self, statement: TextClause, values: Mapping[str, object], read: Callable[[CursorResult[Any]], Answer]) -> Answer:
         def work() -> Answer:
-            with self._single.connect() as connection:
+            with self._statements.sync_engine.connect() as connection:
                 return read(connection.execute(statement, values))
 
         with _typed():
@@ -89,7 +75,29 @@ class Database:
 
     async def close(self) -> None:
         """Close all connections."""
-        await self.engine.dispose()
+        await self._transactions.dispose()
+        await self._statements.dispose()
+
+
+def _engine(url: str, pool_size: int, statement_timeout_s: float, **mode: Any) -> AsyncEngine:
+    engine = create_async_engine(
+        url,
+        pool_size=pool_size,
+        max_overflow=0,
+        pool_use_lifo=True,
+        connect_args={
+            "async_creator_fn": _open,
+            "connect_timeout": CONNECT_S,
+            "keepalives_idle": 10,
+            "keepalives_interval": 5,
+            "tcp_user_timeout": 10_000,
+            "options": f"-c statement_timeout={int(statement_timeout_s * 1000)} -c timezone=UTC",
+        },
+        **mode,
+    )
+    event.listen(engine.sync_engine, "checkout", _refuse_a_lost_connection)
+    event.listen(engine.sync_engine, "handle_error", _leave_a_read_only_server)
+    return engine
 
 
 async def _open(*args: Any, **options: Any) -> psycopg.AsyncConnection:

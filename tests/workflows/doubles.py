@@ -85,13 +85,15 @@ class Gate:
         """Hold."""
         self.entered.set()
         while not self.opened.is_set():
+            if activity.is_worker_shutdown():
+                raise asyncio.CancelledError  # a test that failed must not wait for it
             activity.heartbeat()
             try:
                 await asyncio.wait_for(self.opened.wait(), BEAT_S)
             except TimeoutError:
                 continue
             except asyncio.CancelledError:
-                if not self.deaf or activity.is_worker_shutdown():
+                if not self.deaf:
                     raise
         if self.error is not None:
             raise ApplicationError(self.error, type=self.error, non_retryable=True)
