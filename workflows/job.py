@@ -295,9 +295,9 @@ class Job:
         lines = [f"**{phase}**", ""]
         if self.deadline is not None:
             lines.append(f"agent's deadline {self.deadline:%Y-%m-%d %H:%M:%S} UTC")
-        lines += ["", "| attempt | sandbox | verdict | decision | cost |", "|---|---|---|---|---|"]
         for attempt in self.attempts:
-            where = attempt.sandbox.name if attempt.sandbox else ""
-            code = attempt.verdict.code if attempt.verdict else ""
-            lines.append(f"| {attempt.number} | {where} | {code} | {attempt.decision} | ${attempt.usage.cost_usd:.4f} |")
+            code = attempt.verdict.code if attempt.verdict else "under way"
+            where = f" in {attempt.sandbox.name}" if attempt.sandbox else ""
+            lines += ["", f"attempt {attempt.number}{where}: **{code}**, ${attempt.usage.cost_usd:.4f}"]
+            lines += [attempt.decision] if attempt.decision else []
         workflow.set_current_details("\n".join(lines))

@@ -6,7 +6,7 @@ from datetime import datetime, timedelta
 from typing import Literal, Self
 
 from temporalio import workflow
-from temporalio.common import WorkflowIDReusePolicy
+from temporalio.common import SearchAttributeKey, SearchAttributePair, TypedSearchAttributes, WorkflowIDReusePolicy
 from temporalio.exceptions import ChildWorkflowError, WorkflowAlreadyStartedError
 
 with workflow.unsafe.imports_passed_through():
@@ -28,6 +28,8 @@ with workflow.unsafe.imports_passed_through():
     from workflows.shield import certain, order
 
 
+_ATTRIBUTES = [SearchAttributeKey.for_keyword(name) for name in names.SEARCH_ATTRIBUTES]
+"""Tenant and session, by which a job is found."""
 _ENDED = (ChildWorkflowError, WorkflowAlreadyStartedError)
 """A job's row and its own history say how it ended; one that ran before, under the same id, does not run again."""
 
@@ -54,6 +56,9 @@ class Session:
         self.running: JobId | None = None
         self.child: workflow.ChildWorkflowHandle[object, JobResult] | None = None
         self.closing = self.cancelling = False
+        self._attributes = TypedSearchAttributes(
+            [SearchAttributePair(key, value) for key, value in zip(_ATTRIBUTES, (state.tenant, state.session_id), strict=True)]
+        )
 
     # --- messages -----------------------------------------------------------------------------------------------------------------
 
@@ -158,6 +163,7 @@ class Session:
                 id_reuse_policy=WorkflowIDReusePolicy.REJECT_DUPLICATE,
                 parent_close_policy=workflow.ParentClosePolicy.ABANDON,
                 static_summary=_one_line(job),
+                search_attributes=self._attributes,
             )
         )
         cancelled = False
