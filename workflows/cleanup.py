@@ -22,16 +22,24 @@ class Cleanup:
         expect_one(CleanupInput, arguments)
         return super().__new__(cls)
 
+    @workflow.init
+    def __init__(self, request: CleanupInput) -> None:
+        """Nothing is swept yet."""
+        self.total = Swept()
+
     @workflow.run
     async def run(self, request: CleanupInput) -> Swept:
         """One batch after the other."""
-        total = Swept()
         for _ in range(request.batches):
             swept = await order(Sweep.sweep, request, policies.SWEEP, "sandboxes without an owner, blobs without a name")
-            total = total.plus(swept)
-            workflow.set_current_details(
-                f"{total.sandboxes} sandboxes ended, {total.kept} kept, {total.untagged} untagged, {total.blobs} blobs removed"
-            )
+            self.total = self.total.plus(swept)
+            self._show()
             if not swept.more:
                 break
-        return total
+        return self.total
+
+    def _show(self) -> None:
+        done = self.total
+        workflow.set_current_details(
+            f"{done.sandboxes} sandboxes ended, {done.kept} kept, {done.untagged} untagged, {done.blobs} blobs removed"
+        )

@@ -1,11 +1,13 @@
 """Record the histories that later releases have to replay: `python -m tests.workflows.record [scenario ...]`."""
 
 import asyncio
+import json
 import sys
 import tempfile
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 from temporalio.client import Client, WorkflowFailureError, WorkflowHistory
 from temporalio.contrib.pydantic import pydantic_data_converter
@@ -41,7 +43,16 @@ async def record(wanted: Sequence[str]) -> None:
             for name in wanted or SCENARIOS:
                 async with stage(client) as played:
                     for number, history in enumerate(await play(SCENARIOS[name], played), 1):
-                        (HISTORIES / f"{name}.{number}.json").write_text(history.to_json() + "\n")
+                        (HISTORIES / f"{name}.{number}.json").write_text(without_traces(history.to_json()) + "\n")
+
+
+def without_traces(stored: str) -> str:
+    """A history without the stacks of its failures, which tell where the recorder's files lie and nothing that a replay needs."""
+
+    def scrub(fields: dict[str, Any]) -> dict[str, Any]:
+        return {name: value for name, value in fields.items() if name != "stackTrace"}
+
+    return json.dumps(json.loads(stored, object_hook=scrub), indent=1)
 
 
 if __name__ == "__main__":
