@@ -38,15 +38,16 @@ class Collect:
     async def collect_results(self, step: CollectInput) -> Collected:
         """Save what the attempt left. Repeating it after it has committed gives the same answer."""
         attempt_id = names.attempt_id(step.job_id, step.attempt)
+        opening = await self.records.open_collection(attempt_id)
+        if opening.done is not None:  # before the sandbox is asked for, which may be gone since
+            return opening.done
         lost = step.verdict.code is VerdictCode.SANDBOX_LOST
         sandbox = None if lost else await self.sandboxes[step.sandbox.provider].attach(step.sandbox.sandbox_id)
         usage, text = step.usage, step.text
         supervisor = Supervisor(sandbox, attempt_id) if sandbox is not None else None
         if supervisor is not None and step.verdict.code not in _CLEAN_END:
             usage, text = await self._last_lines(step, attempt_id, supervisor)
-        opening = await self.records.open_collection(attempt_id)
-        if opening.done is not None:
-            return opening.done
+            opening = await self.records.open_collection(attempt_id)  # storing the last lines took the lease
         workspace = transcript = None
         if sandbox is not None and supervisor is not None:
             # The conversation first: an agent that repeats an edit is harmless, one that believes in a lost edit is not.

@@ -163,6 +163,14 @@ class ArchiveTruncated(ArchiveCorrupt):
     remedy = "Send the whole archive, with the two zero blocks that end it."
 
 
+class RequestTooLarge(InvalidRequest):
+    """A request is too large for a workflow's history."""
+
+    code = "request_too_large"
+    remedy = "Put long material into files of the workspace; prompts and files do not count."
+    http_status = 413
+
+
 class PromptEmpty(InvalidRequest):
     """The prompt is empty."""
 
@@ -519,6 +527,13 @@ class KeyRequired(DogwatchError):
 
     code = "key_required"
     remedy = "Set DOGWATCH_API_KEY, or let it listen on 127.0.0.1."
+
+
+class SearchAttributeMissing(DogwatchError):
+    """The Temporal namespace lacks a search attribute that dogwatch sets."""
+
+    code = "search_attribute_missing"
+    remedy = "Have an administrator of the namespace add it under that name and type; on Temporal Cloud that is done on the namespace's page."
 
 
 class PortTaken(DogwatchError):

@@ -16,7 +16,7 @@ from dogwatch.names import SEARCH_ATTRIBUTES
 from tests import environment, servers
 from tests.world import World, a_world
 from worker.embedded.postgres import Postgres
-from worker.embedded.temporal import add_search_attributes
+from worker.search_attribute import add_search_attributes
 
 _REQUIREMENTS: dict[str, Callable[[], str | None]] = {
     "bwrap": functools.cache(environment.missing_for_bwrap),

@@ -24,7 +24,7 @@ def main() -> int:
     verbs.add_parser("run", help="a worker: polls Temporal until it is told to stop; running agents work on without it")
     verbs.add_parser("http", help="the HTTP door")
     verbs.add_parser("migrate", help="bring the database to this release")
-    verbs.add_parser("schedules", help="create or update the schedules")
+    verbs.add_parser("schedules", help="have the Temporal namespace know the search attributes and the schedules")
     verbs.add_parser("farewell", help="end all local sandboxes of this deployment; jobs go on in new attempts")
     arguments = parser.parse_args()
     try:

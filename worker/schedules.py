@@ -1,5 +1,6 @@
-"""Create or update the schedules: one idempotent command."""
+"""What a namespace needs before dogwatch can work in it, schedules and search attributes: one idempotent command."""
 
+import structlog
 from temporalio.client import (
     Client,
     Schedule,
@@ -18,7 +19,10 @@ from dogwatch import names
 from dogwatch.contracts.cleanup import CleanupInput
 from dogwatch.settings import Settings
 from worker.connection import connect_temporal
+from worker.search_attribute import ensure_search_attributes
 from workflows import policies
+
+log = structlog.get_logger()
 
 
 async def ensure_schedules(client: Client, cleanup: CleanupInput) -> None:
@@ -46,8 +50,11 @@ async def ensure_schedules(client: Client, cleanup: CleanupInput) -> None:
 
 
 async def run_schedules(settings: Settings) -> int:
-    """The verb `schedules`."""
-    await ensure_schedules(await connect_temporal(), cleanup_input(settings))
+    """The verb `schedules`. Raises SearchAttributeMissing, SettingsInvalid, TemporalUnavailable."""
+    client = await connect_temporal()
+    added = await ensure_search_attributes(client, names.SEARCH_ATTRIBUTES)
+    await ensure_schedules(client, cleanup_input(settings))
+    log.info("the namespace is ready", namespace=client.namespace, search_attributes_added=list(added))
     return 0
 
 

@@ -1,14 +1,9 @@
 """Requests that a workflow refuses: typed, final, and before anything has begun."""
 
-from typing import Final
-
 from temporalio.exceptions import ApplicationError
 
-from dogwatch.contracts.job import JobRequest
-from dogwatch.errors import DogwatchError, InvalidRequest
-
-MAX_REQUEST_BYTES: Final = 512 << 10
-"""A request stands in the input of several steps, each of which Temporal limits to 2 MiB; a step beyond it could never be ordered."""
+from dogwatch.contracts.job import MAX_REQUEST_BYTES, JobRequest
+from dogwatch.errors import DogwatchError, InvalidRequest, RequestTooLarge
 
 
 def refusal(error: DogwatchError) -> ApplicationError:
@@ -26,5 +21,5 @@ def expect_small(request: JobRequest) -> int:
     """Refuse a request that is too large for a workflow's history; returns its size in bytes."""
     size = len(request.model_dump_json().encode())
     if size > MAX_REQUEST_BYTES:
-        raise refusal(InvalidRequest(f"the request has {size:,} bytes, at most {MAX_REQUEST_BYTES:,}: put long material into files"))
+        raise refusal(RequestTooLarge(f"the request has {size:,} bytes, at most {MAX_REQUEST_BYTES:,}"))
     return size

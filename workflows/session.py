@@ -89,7 +89,7 @@ class Session:
 
     @workflow.update(name=names.WITHDRAW_JOB)
     def withdraw_job(self, job_id: str) -> bool:
-        """Take a job that waits out of the queue, as if it had never been there; False where it does not wait, or not any more."""
+        """Take a job that waits out of the queue, for good; False where it does not wait, or not any more."""
         waiting = [queued for queued in self.queue if queued.job_id != job_id]
         withdrawn = len(waiting) < len(self.queue)
         self.queue = waiting

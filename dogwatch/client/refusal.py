@@ -38,7 +38,7 @@ def of_failure(cause: BaseException) -> DogwatchError:
     if isinstance(cause, ApplicationError):
         known = ERRORS.get(cause.type or "")
         if known is not None:
-            return known(cause.message)
+            return known(cause.message.partition(f" [{known.code}] ")[0])  # the code and the remedy come with the class
     return DogwatchError(f"{type(cause).__name__}: {cause}"[:2000])
 
 

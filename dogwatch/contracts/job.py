@@ -16,6 +16,9 @@ DEFAULT_TIMEOUT_S = 600.0
 MAX_TIMEOUT_S = 1800.0
 """Most seconds a request may ask for, unless the deployment's settings allow more."""
 
+MAX_REQUEST_BYTES = 512 << 10
+"""Bytes of a request as JSON: it stands in the input of several steps, each of which Temporal limits to 2 MiB."""
+
 
 class JobStatus(StrEnum):
     """Where a job is. It moves forward only; the last four are final."""

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from dogwatch import names
 from dogwatch.contracts.agent import MAX_INLINE_PROMPT_BYTES, AgentTask
-from dogwatch.contracts.job import JobRequest, JobStatus, JobSubmission, JobView
+from dogwatch.contracts.job import MAX_REQUEST_BYTES, JobRequest, JobStatus, JobSubmission, JobView
 from dogwatch.contracts.session import QueuedJob, SessionInput, SessionRequest, SessionView
 from dogwatch.contracts.workspace import (
     EmptyWorkspace,
@@ -25,6 +25,7 @@ from dogwatch.errors import (
     InlineFilesRefused,
     NotFound,
     OutOfRange,
+    RequestTooLarge,
     SessionGone,
     SessionMissing,
     TwoWorkspaces,
@@ -134,6 +135,8 @@ class Submitter:
             secrets=submission.secrets,
             labels=submission.labels,
         )
+        if (size := len(request.model_dump_json().encode())) > MAX_REQUEST_BYTES:
+            raise RequestTooLarge(f"the request has {size:,} bytes without its prompt and files, at most {MAX_REQUEST_BYTES:,}")
         job_id = names.new_id(doors.deployment, tenant, session_id or "", key) if key is not None else names.new_id()
         return NewJob(job_id=job_id, request=request, prompt=submission.prompt, key=key, upload=tree)
 

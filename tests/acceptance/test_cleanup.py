@@ -21,7 +21,8 @@ ASKED = CleanupInput(sandbox_grace_s=60, blob_grace_s=60)
 
 async def sweep(world: World) -> Swept:
     """One run of the cleanup."""
-    return await world.client.execute_workflow(CLEANUP, ASKED, id="cleanup-by-hand", task_queue=TASK_QUEUE, result_type=Swept)
+    swept: Swept = await world.client.execute_workflow(CLEANUP, ASKED, id="cleanup-by-hand", task_queue=TASK_QUEUE, result_type=Swept)
+    return swept
 
 
 async def test_only_sandboxes_without_an_owner_are_swept(world: World) -> None:

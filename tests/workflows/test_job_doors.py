@@ -13,11 +13,10 @@ from temporalio.exceptions import ApplicationError
 
 from dogwatch import names
 from dogwatch.contracts.agent import AgentOptions, VerdictCode
-from dogwatch.contracts.job import JobResult, JobStatus
+from dogwatch.contracts.job import MAX_REQUEST_BYTES, JobResult, JobStatus
 from dogwatch.contracts.workspace import InlineWorkspace
 from tests.workflows.doubles import transient
 from tests.workflows.stage import TASK, Closed, Stage, assert_no_task_failed, request, stage
-from workflows.refusal import MAX_REQUEST_BYTES
 
 
 async def refused(played: Stage, *arguments: Any, workflow: str = names.JOB, workflow_id: str | None = None) -> ApplicationError:
@@ -96,7 +95,7 @@ async def test_a_request_too_large_for_a_history_is_refused(real: Stage) -> None
     """Every step's input holds it; one beyond Temporal's limit could never be ordered."""
     options = AgentOptions(env={f"V{number}": "x" * 32_000 for number in range(MAX_REQUEST_BYTES // 32_000 + 1)})
     error = await refused(real, request(task=TASK.model_copy(update={"options": options})))
-    assert error.type == "invalid_request"
+    assert error.type == "request_too_large"
     assert "bytes" in error.message
 
 

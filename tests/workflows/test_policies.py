@@ -9,10 +9,9 @@ from temporalio.workflow import ActivityCancellationType, ActivityConfig
 
 from dogwatch import names
 from dogwatch.contracts.agent import VerdictCode
-from dogwatch.contracts.job import JobRequest
+from dogwatch.contracts.job import MAX_REQUEST_BYTES, JobRequest
 from dogwatch.contracts.session import MAX_QUEUED_JOBS
 from workflows import policies
-from workflows.refusal import MAX_REQUEST_BYTES
 
 SHORT = timedelta(seconds=10)
 TABLE: Mapping[str, ActivityConfig] = {

@@ -9,16 +9,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import httpx
-from temporalio.api.enums.v1 import IndexedValueType
-from temporalio.api.operatorservice.v1 import AddSearchAttributesRequest, ListSearchAttributesRequest
 from temporalio.api.workflowservice.v1 import DescribeNamespaceRequest
 from temporalio.client import Client
 from temporalio.service import RPCError
 from temporalio.testing import WorkflowEnvironment
 
-from dogwatch.errors import ServerBinaryMissing
+from dogwatch.errors import ServerBinaryMissing, TemporalUnavailable
 from worker.embedded.port import LOOPBACK
 from worker.embedded.process import Child, Command
+from worker.search_attribute import ensure_search_attributes
 
 NAMESPACE = "default"
 _PROBE_WITHIN_S = 5.0
@@ -112,29 +111,11 @@ class TemporalServer:
             async with asyncio.timeout(_PROBE_WITHIN_S):
                 client = await Client.connect(self.address, namespace=NAMESPACE)
                 await client.workflow_service.describe_namespace(DescribeNamespaceRequest(namespace=NAMESPACE))
-                await _register_missing(client, self.search_attributes)
+                # The flags of the command line count only when its database is new (measured).
+                await ensure_search_attributes(client, self.search_attributes)
                 return self.ui_url is None or await _answers_http(self.ui_url)
-        except (RuntimeError, RPCError, TimeoutError):
+        except (RuntimeError, RPCError, TimeoutError, TemporalUnavailable):
             return False
-
-
-async def _register_missing(client: Client, wanted: Mapping[str, str]) -> None:
-    """The server's own flags count only when its database is new (measured), so later wishes are added here."""
-    known = await client.operator_service.list_search_attributes(ListSearchAttributesRequest(namespace=client.namespace))
-    missing = {name: kind for name, kind in wanted.items() if name not in known.custom_attributes}
-    if missing:
-        await add_search_attributes(client, missing)
-
-
-async def add_search_attributes(client: Client, wanted: Mapping[str, str]) -> None:
-    """Add search attributes, names with their types, to the client's namespace, which must not have them yet."""
-    types = {name: IndexedValueType.Value(f"INDEXED_VALUE_TYPE_{_constant(kind)}") for name, kind in wanted.items()}
-    request = AddSearchAttributesRequest(namespace=client.namespace, search_attributes=types)
-    await client.operator_service.add_search_attributes(request)
-
-
-def _constant(kind: str) -> str:
-    return "KEYWORD_LIST" if kind == "KeywordList" else kind.upper()
 
 
 async def _answers_http(url: str) -> bool:
