@@ -300,7 +300,9 @@ async def test_the_run_of_the_same_name_elsewhere_is_spared(sandbox: PlainSandbo
 async def test_the_agent_gets_the_signals_a_person_would_have(run: Supervisor) -> None:
     """Shells ignore SIGINT in background jobs; the agent's tests must not see that."""
     await start(run, "grep SigIgn /proc/self/status")
-    assert (await follow(run))[1].split() == [b"SigIgn:", b"0000000000000000"]
+    label, ignored = (await follow(run))[1].split()
+    assert label == b"SigIgn:"
+    assert int(ignored, 16) & 0x7FFFFFFF == 0  # signals 1 to 31; the next two are the C library's own, and no program can set them
 
 
 async def test_the_agent_does_not_hold_the_lock(sandbox: PlainSandbox, run: Supervisor) -> None:
