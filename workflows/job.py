@@ -1,7 +1,6 @@
 """One job: prepare, run, collect, release, as often as its attempts allow; then on to activities/prepare.py."""
 
 import asyncio
-from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import reduce
 from typing import Self
@@ -30,21 +29,10 @@ with workflow.unsafe.imports_passed_through():
     )
     from dogwatch.contracts.workspace import InlineWorkspace
     from workflows import policies
+    from workflows.attempt import Attempt
     from workflows.ending import CANCELLED, ending_of, verdict_of
     from workflows.refusal import expect_one, expect_small, refusal
     from workflows.shield import certain, order, step
-
-
-@dataclass
-class Attempt:
-    """One execution of the agent, as the workflow's state keeps it."""
-
-    number: int
-    sandbox: SandboxRef | None = None
-    verdict: Verdict | None = None
-    usage: Usage = Usage()  # noqa: RUF009 - frozen
-    text: str = ""
-    decision: str = ""
 
 
 @workflow.defn(name=names.JOB, failure_exception_types=[errors.DogwatchError])
