@@ -533,7 +533,9 @@ class SearchAttributeMissing(DogwatchError):
     """The Temporal namespace lacks a search attribute that dogwatch sets."""
 
     code = "search_attribute_missing"
-    remedy = "Have an administrator of the namespace add it under that name and type; on Temporal Cloud that is done on the namespace's page."
+    remedy = (
+        "Have an administrator of the namespace add it under that name and type; on Temporal Cloud that is done on the namespace's page."
+    )
 
 
 class PortTaken(DogwatchError):
