@@ -38,15 +38,21 @@ async def choose_model(environment: Mapping[str, str]) -> AsyncIterator[ModelCho
             raise IsolationMissing
         yield ModelChoice("the real one (ANTHROPIC_API_KEY is set)", scripted=False)
         return
-    process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "dogwatch.testing.model", "--script", str(SCRIPT)), stdout=asyncio.subprocess.PIPE
-    )
-    try:
-        url = await _address(process)
+    async with scripted_model(SCRIPT) as url:
         settings = {"DOGWATCH_MODEL_URL": url, "DOGWATCH_SCRIPTED_MODEL": "true"}
         yield ModelChoice(
             f"scripted, on this machine at {url} (set ANTHROPIC_API_KEY for the real one)", scripted=True, environment=settings
         )
+
+
+@asynccontextmanager
+async def scripted_model(script: Path) -> AsyncIterator[str]:
+    """The address of a model that plays this script, for the length of the block. Raises ServerDidNotStart."""
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "dogwatch.testing.model", "--script", str(script)), stdout=asyncio.subprocess.PIPE
+    )
+    try:
+        yield await _address(process)
     finally:
         process.terminate()
         await process.wait()
